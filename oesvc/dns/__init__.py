@@ -1,0 +1,1 @@
+"""The reverse map, validated: Twisted Names outside, ldns for the arithmetic inside."""

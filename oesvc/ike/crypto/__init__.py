@@ -1,0 +1,1 @@
+"""The arithmetic of IKE, on the cryptography package."""

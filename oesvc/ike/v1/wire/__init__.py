@@ -1,0 +1,1 @@
+"""ISAKMP messages on the wire: RFC 2408 section 3."""

@@ -1,0 +1,117 @@
+"""The seams between the keying daemon and the outside worlds, so that each side can be built and tested alone."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from oesvc.dns.answer import Answer, Name
+from oesvc.ike.datagram import Datagram
+from oesvc.ike.events import ChannelId, IkeEvent, TunnelId
+from oesvc.ike.identity import Identity
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.sa import IpsecSa
+
+
+class Resolver(Protocol):
+    """The DNS, validated."""
+
+    def look_up(self, name: Name, rdtype: int) -> "Deferred[Answer]":
+        """Ask for one RRset. Never fails: silence and nonsense are answers too (INDETERMINATE, with the reason)."""
+
+
+class ForwardingPlane(Protocol):
+    """RFC 4322 section 3.1 in the kernel. Every Deferred fires with None when the kernel has acknowledged."""
+
+    def start(self, listener: "PlaneListener") -> "Deferred[None]":
+        """Clean up what a former run left behind, install traps and hooks, begin to hold new flows."""
+
+    def stop(self) -> "Deferred[None]":
+        """Take everything out again but blocks for prefixes that must never go in clear."""
+
+    def install_policy(self, flow: Flow, policy: ForwardingPolicy,
+                       gateways: "Flow | None" = None) -> "Deferred[None]":
+        """Put a flow's policy in force, then release (PASS, ENCRYPT) or discard (DENY) its held datagrams.
+
+        ENCRYPT needs `gateways`: the outer addresses, ours as the source. HOLD takes the pair out of `known`, so
+        that its next datagram is held and acquired again. Idempotent; replaces what was there without a gap.
+        """
+
+    def add_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """Install SAs of a tunnel (`flow` is its outbound direction); an inbound one brings its ingress policy.
+
+        All SAs of one flow share its reqid, from the range kept for opportunistic tunnels; an SA accepts only its
+        own pair of inner addresses (RFC 4322 section 12.1). Fails with PlaneError when the kernel refuses.
+        """
+
+    def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """Remove SAs; with a flow's last inbound SA its ingress policy goes too. Absent ones are no error."""
+
+    def forget(self, flow: Flow) -> "Deferred[None]":
+        """Remove the flow's outbound policy and its place in `known`: back to non-existent. Held datagrams are dropped."""
+
+    def last_use(self, flow: Flow) -> "Deferred[float]":
+        """UNIX time at which the flow was last used in either direction (policy or SA); 0.0 for never."""
+
+
+class PlaneError(Exception):
+    """The kernel refused; the text says what and why."""
+
+
+class PlaneListener(Protocol):
+    """What the forwarding plane reports. Calls never raise and may repeat: the daemon is idempotent per flow."""
+
+    def acquired(self, flow: Flow) -> None:
+        """A datagram of a flow without policy is held (RFC 4322 section 3.1.1)."""
+
+    def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
+        """An SA reached its soft or hard lifetime; `flow` is the tunnel's outbound direction."""
+
+    def policy_expired(self, flow: Flow, hard: bool) -> None:
+        """A flow's policy was idle for its time (soft), or the kernel has dropped it (hard)."""
+
+
+class KeyingEngine(Protocol):
+    """IKE as a value machine: no clock, no socket, no DNS. `now` is in seconds and never goes back.
+
+    After every call the owner takes `datagrams_to_send()`, `events()` and `next_deadline()`.
+    """
+
+    def initiate(self, flow: Flow, local: Address, peer: Address, identity: Identity,
+                 keys: Sequence[RsaPublicKey], now: float) -> TunnelId:
+        """Begin a tunnel for `flow` with the gateway `peer`, which must prove to be `identity` by one of `keys`.
+
+        Uses the standing keying channel with that peer when it was authenticated by one of these keys.
+        """
+
+    def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None: ...
+
+    def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None: ...
+
+    def accept_tunnel(self, tunnel: TunnelId, now: float) -> None: ...
+
+    def refuse_tunnel(self, tunnel: TunnelId, reason: str, now: float) -> None: ...
+
+    def sas_installed(self, tunnel: TunnelId, now: float) -> None: ...
+
+    def delete_tunnel(self, tunnel: TunnelId, now: float) -> None:
+        """Tell the peer that a standing tunnel ends (three tries, 10 s apart); TunnelGone follows. Or give up one that is being negotiated."""
+
+    def receive_datagram(self, datagram: Datagram, now: float) -> None:
+        """Take one datagram from the wire. Never raises."""
+
+    def peer_unreachable(self, peer: Address, now: float) -> None:
+        """An ICMP unreachable came for our messages; counts only when consistent and alone (section 9.2)."""
+
+    def close(self, now: float) -> None:
+        """Announce the end of all tunnels and channels; from now on negotiations are ignored (section 9.3)."""
+
+    def handle_deadline(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float | None: ...
+
+    def datagrams_to_send(self) -> list[Datagram]: ...
+
+    def events(self) -> list[IkeEvent]: ...

@@ -1,0 +1,74 @@
+"""Phase 2 security associations and the tunnels they form: RFC 4322 section 2.2."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from oesvc.ipsec.flow import Address, Flow
+
+
+class Encryption(Enum):
+    """Encryption of ESP; the value is the name that people read."""
+
+    DES3_CBC = "3des-cbc"
+    AES_CBC = "aes-cbc"
+    AES_GCM_16 = "aes-gcm"
+
+
+class Integrity(Enum):
+    """Integrity of ESP; the value is the name that people read."""
+
+    HMAC_MD5_96 = "hmac-md5"
+    HMAC_SHA1_96 = "hmac-sha1"
+    HMAC_SHA2_256_128 = "hmac-sha2-256"
+    HMAC_SHA2_384_192 = "hmac-sha2-384"
+    HMAC_SHA2_512_256 = "hmac-sha2-512"
+
+
+@dataclass(frozen=True, slots=True)
+class EspTransform:
+    """How one SA protects its datagrams; integrity is None only where the cipher brings its own (AES-GCM)."""
+
+    encryption: Encryption
+    key_bits: int
+    integrity: Integrity | None
+
+    def __str__(self) -> str:
+        name = f"{self.encryption.value}-{self.key_bits}"
+        return f"{name} {self.integrity.value}" if self.integrity else name
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long keys are good, as negotiated: the hard limits. 0 kilobytes is no limit by volume."""
+
+    seconds: int
+    kilobytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IpsecSa:
+    """One phase 2 SA: ESP in tunnel mode, one way."""
+
+    spi: int
+    "32 bits, chosen by the receiver."
+    source: Address
+    "The gateway that encrypts (outer address)."
+    destination: Address
+    "The gateway that decrypts (outer address)."
+    flow: Flow
+    "The inner addresses, in the direction in which this SA carries datagrams."
+    transform: EspTransform
+    encryption_key: bytes = field(repr=False)
+    "For AES-GCM the salt of 4 octets stands at its end (RFC 4106 section 8.1)."
+    integrity_key: bytes = field(repr=False)
+    lifetime: Lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """The set of phase 2 SAs of one flow, one in each direction, made and removed as one."""
+
+    flow: Flow
+    "From our side to the peer's: the direction of the outbound SA."
+    inbound: IpsecSa
+    outbound: IpsecSa

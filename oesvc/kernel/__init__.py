@@ -1,0 +1,1 @@
+"""The forwarding plane: XFRM, nftables and NFQUEUE over netlink."""

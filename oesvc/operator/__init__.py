@@ -1,0 +1,1 @@
+"""What an administrator touches: the control socket and the oegw command."""
