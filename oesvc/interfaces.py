@@ -19,7 +19,7 @@ class Resolver(Protocol):
     """The DNS, validated."""
 
     def look_up(self, name: Name, rdtype: int) -> "Deferred[Answer]":
-        """Ask for one RRset. Never fails: silence and nonsense are answers too (INDETERMINATE, with the reason)."""
+        """Ask for one RRset. Never fails: silence and nonsense are answers too, INDETERMINATE."""
 
 
 class ForwardingPlane(Protocol):
@@ -50,7 +50,7 @@ class ForwardingPlane(Protocol):
         """Remove SAs; with a flow's last inbound SA its ingress policy goes too. Absent ones are no error."""
 
     def forget(self, flow: Flow) -> "Deferred[None]":
-        """Remove the flow's outbound policy and its place in `known`: back to non-existent. Held datagrams are dropped."""
+        """Back to non-existent: remove the flow's outbound policy and place in `known`, drop its held datagrams."""
 
     def last_use(self, flow: Flow) -> "Deferred[float]":
         """UNIX time at which the flow was last used in either direction (policy or SA); 0.0 for never."""
@@ -97,7 +97,10 @@ class KeyingEngine(Protocol):
     def sas_installed(self, tunnel: TunnelId, now: float) -> None: ...
 
     def delete_tunnel(self, tunnel: TunnelId, now: float) -> None:
-        """Tell the peer that a standing tunnel ends (three tries, 10 s apart); TunnelGone follows. Or give up one that is being negotiated."""
+        """Tell the peer that a standing tunnel ends (three tries, 10 s apart); TunnelGone follows.
+
+        A tunnel that is still being negotiated is given up at once, and TunnelGone follows too.
+        """
 
     def receive_datagram(self, datagram: Datagram, now: float) -> None:
         """Take one datagram from the wire. Never raises."""

@@ -33,10 +33,11 @@ class Answer:
     kind: AnswerKind
     status: SecurityStatus
     reason: str
-    "One sentence: what makes it so (the anchor it chains to, the signature that failed, the server that was silent)."
+    "One sentence: what makes it so (the anchor it chains to, the signature that failed, the silent server)."
     rdatas: tuple[bytes, ...] = ()
     "The records' RDATA as on the wire, names in it uncompressed."
     canonical: Name = ()
     "The owner of the records: `name`, or what CNAMEs lead to."
     expires: float = 0.0
-    "UNIX time until which this may be believed: the least of TTLs, original TTLs and signature expirations (RFC 4035 5.3.3), for an absence the SOA's MINIMUM (RFC 2308)."
+    """UNIX time until which this may be believed: the least of TTLs, original TTLs and signature expirations
+    (RFC 4035 section 5.3.3), for an absence also the SOA's MINIMUM (RFC 2308)."""

@@ -124,7 +124,7 @@ class MessageSeen:
 
     way: Way
     name: str
-    "As RFC 4322 section 11.2 counts them: 'main mode 1' .. 'main mode 6', 'quick mode 1' .. 'quick mode 3', 'delete', ..."
+    "As RFC 4322 section 11.2 counts them: 'main mode 1' to 6, 'quick mode 1' to 3, 'delete', ..."
     local: Address
     peer: Address
     flow: Flow | None

@@ -25,7 +25,8 @@ class RsaPublicKey:
             if number % 2 == 0:
                 raise KeyFormatError(f"the RSA {name} is even")
             if number.bit_length() not in bits:
-                raise KeyFormatError(f"the RSA {name} has {number.bit_length()} bits; {bits[0]} to {bits[-1]} are allowed")
+                raise KeyFormatError(f"the RSA {name} has {number.bit_length()} bits; "
+                                     f"{bits[0]} to {bits[-1]} are allowed")
 
     @classmethod
     def from_rfc3110(cls, data: bytes) -> "RsaPublicKey":
