@@ -1,0 +1,47 @@
+"""What a connection asks of the outside world; named in the imperative."""
+
+from dataclasses import dataclass
+
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.oe.delegation import Delegation
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A request that the keying daemon carries out."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPolicy(Action):
+    policy: ForwardingPolicy
+    gateways: Flow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpDelegation(Action):
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class StartKeying(Action):
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLastUse(Action):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TearDown(Action):
+    """Remove policy and SAs, send the peer a delete where one is due, forget the connection."""
+
+    tunnel: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseTunnel(Action):
+    """Delete a tunnel that another has replaced; the connection lives on."""
+
+    tunnel: int

@@ -1,0 +1,180 @@
+"""Connection instances: what is (RFC 4322 section 3.2)."""
+
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.oe import events as ev
+from oesvc.oe.actions import Action, CloseTunnel, InstallPolicy, LookUpDelegation, StartKeying
+from oesvc.oe.aging import Lifespan, Lifespans
+from oesvc.oe.classes import ConnectionClass, PolicyLine
+from oesvc.oe.delegation import Delegation
+from oesvc.oe.machine import AGING, FORWARDING, TRANSITIONS, State, To
+from oesvc.oe.reasons import Because, Reason
+
+CROSSING = 10.0
+"Two tunnels of one flow, begun by either side within this many seconds, are two initiations that crossed."
+
+REASONS: dict[type[ev.Event], Because] = {
+    ev.DelegationFound: Because.KEYING,
+    ev.DelegationAbsent: Because.NOT_OE_CAPABLE,
+    ev.LookUpFailed: Because.DNS_FAILED,
+    ev.DelegationBad: Because.RECORD_BAD,
+    ev.PeerAuthorized: Because.PEER_AUTHORIZED,
+    ev.TunnelNegotiated: Because.TUNNEL_STANDS,
+    ev.PeerSilent: Because.PEER_SILENT,
+    ev.PeerRefused: Because.PEER_REFUSED,
+    ev.PeerNotAuthentic: Because.PEER_NOT_AUTHENTIC,
+    ev.SoftLifetimeReached: Because.REKEYING,
+    ev.HardLifetimeReached: Because.KEYS_EXPIRED,
+    ev.PeerDeleted: Because.PEER_DELETED,
+    ev.FoundIdle: Because.IDLE,
+}
+"Events not listed here change nothing about why the connection is what it is."
+
+CLASS_REASONS = {
+    ConnectionClass.DENY: Because.CLASS_IS_DENY,
+    ConnectionClass.ALWAYS_CLEAR_TEXT: Because.CLASS_IS_CLEAR,
+    ConnectionClass.OE_PERMISSIVE: Because.ASKED_DNS,
+    ConnectionClass.OE_PARANOID: Because.ASKED_DNS,
+}
+
+
+class UnexpectedEventError(Exception):
+    """An event came that has no place in the connection's state: too late, or of a superseded attempt."""
+
+
+class Connection:
+    """One flow on its way through the state machine."""
+
+    __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
+                 "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
+                 "looking_up", "reason", "rekey_failed", "state", "state_under_review", "tunnel", "untried")
+
+    def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
+        self.flow = flow
+        self.line = line
+        "The policy line that made it."
+        self.lifespans = lifespans
+        self.state: State = State.NONEXISTENT
+        self.state_under_review: State = State.NONEXISTENT
+        self.forwarding: ForwardingPolicy | None = None
+        "The policy last asked of the forwarding plane."
+        self.reason = Reason(CLASS_REASONS[line.connection_class], str(line))
+        self.lifespan_ends = 0.0
+        self.looking_up = False
+        self.delegations: tuple[Delegation, ...] = ()
+        self.delegations_changed = False
+        self.untried: tuple[Delegation, ...] = ()
+        self.keying_failed = False
+        self.rekey_failed = False
+        self.tunnel: int | None = None
+        self._answer_expires: float | None = None
+        self._gateways: Flow | None = None
+        self._begun_here = False
+        self._keyed_at = 0.0
+        self._now = 0.0
+
+    @property
+    def connection_class(self) -> ConnectionClass:
+        return self.line.connection_class
+
+    @property
+    def gateways(self) -> Flow | None:
+        """The outer addresses of its tunnel, ours as the source."""
+        return self._gateways if self.tunnel is not None else None
+
+    @property
+    def deadline(self) -> float | None:
+        """The time at which its lifespan ends."""
+        return self.lifespan_ends if self.state in AGING else None
+
+    @property
+    def answer_is_stale(self) -> bool:
+        """Whether the DNS is to be asked again; after failed keying too, for records are corrected in a hurry."""
+        return self._answer_expires is not None and (self.keying_failed or self._answer_expires <= self._now)
+
+    def handle(self, event: ev.Event, now: float) -> list[Action]:
+        """Take one step in the machine and tell what is to be done. Raises UnexpectedEventError."""
+        arrow = TRANSITIONS.get((self.state, type(event)))
+        if arrow is None:
+            raise UnexpectedEventError(f"{self.flow}: {type(event).__name__} while {self.state.value}")
+        self._now = now
+        todo = self._learn(event)
+        before = self.state
+        target = arrow if isinstance(arrow, To) else arrow(self)
+        if target.state is State.EXPIRING and before is not State.EXPIRING:
+            self.state_under_review = before
+        self.state = target.state
+        if target.lifespan is not Lifespan.UNCHANGED:
+            self.lifespan_ends = self.lifespans.end(target.lifespan, now, self._answer_expires or 0.0)
+        todo += self._ask_forwarding_plane(again=isinstance(event, (ev.Acquired, ev.TunnelNegotiated)))
+        begun = target.begins(self)
+        return [*todo, begun] if begun else todo
+
+    def _ask_forwarding_plane(self, again: bool) -> list[Action]:
+        """Ask for the state's policy, when it is another than before or the plane has lost it."""
+        decide = FORWARDING.get(self.state)
+        policy = decide(self) if decide else None
+        if policy is None or (policy is self.forwarding and not again):
+            return []
+        if policy is ForwardingPolicy.HOLD and policy is self.forwarding:
+            return []
+        self.forwarding = policy
+        return [InstallPolicy(policy, self.gateways if policy is ForwardingPolicy.ENCRYPT else None)]
+
+    def ask(self) -> Action:
+        """Begin a look-up of the destination's delegation."""
+        self.looking_up = True
+        return LookUpDelegation(self.flow.destination)
+
+    def key_with_next_gateway(self) -> Action:
+        """Begin keying with the next gateway that was not tried; with the first again once all were."""
+        first, *rest = self.untried or self.delegations
+        self.untried = tuple(rest)
+        return StartKeying(first)
+
+    def _learn(self, event: ev.Event) -> list[Action]:
+        """Keep what the event carries."""
+        because = REASONS.get(type(event))
+        if because is not None:
+            self.reason = Reason(because, event.detail)
+        match event:
+            case ev.DelegationFound():
+                self._take_answer(event)
+                self.delegations_changed = set(event.delegations) != set(self.delegations)
+                self.delegations = self.untried = event.delegations
+            case ev.Answered():
+                self._take_answer(event)
+                self.delegations = self.untried = ()
+            case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic():
+                if not self.untried:
+                    self.keying_failed = True
+                    self.rekey_failed = self.tunnel is not None
+            case ev.TunnelNegotiated():
+                return self._adopt_tunnel(event)
+            case ev.HardLifetimeReached() | ev.PeerDeleted():
+                self.tunnel = None
+        return []
+
+    def _take_answer(self, event: ev.Answered) -> None:
+        self.looking_up = False
+        self.keying_failed = False
+        self._answer_expires = event.expires
+
+    def _adopt_tunnel(self, event: ev.TunnelNegotiated) -> list[Action]:
+        """Use the new tunnel from now on and close the old one; of two that crossed, keep the lower gateway's."""
+        old = self.tunnel
+        if old == event.tunnel or event.gateways is None:
+            return []
+        crossed = (old is not None and event.begun_here is not self._begun_here
+                   and self._now - self._keyed_at < CROSSING)
+        if crossed and self._begun_here is _lower_is_source(event.gateways):
+            return [CloseTunnel(event.tunnel)]
+        self.tunnel, self._gateways, self._begun_here = event.tunnel, event.gateways, event.begun_here
+        self._keyed_at = self._now
+        self.keying_failed = self.rekey_failed = False
+        self.untried = ()
+        return [] if old is None else [CloseTunnel(old)]
+
+
+def _lower_is_source(gateways: Flow) -> bool:
+    return int(gateways.source) < int(gateways.destination)

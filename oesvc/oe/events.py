@@ -1,0 +1,115 @@
+"""What can happen to a connection; named in the past tense."""
+
+from dataclasses import dataclass
+
+from oesvc.ipsec.flow import Flow
+from oesvc.oe.delegation import Delegation
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the outside world tells a connection."""
+
+    detail: str = ""
+    "One sentence for people: the particulars."
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired(Event):
+    """The forwarding plane holds a datagram of this flow and asks for keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Event):
+    """The DNS was asked; how long what it said (or its silence) may be believed."""
+
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationFound(Answered):
+    """There are gateways to key with: properly formatted, with keys, and vouched for as far as the policy asks."""
+
+    delegations: tuple[Delegation, ...] = ()
+    "In the order in which they are to be tried."
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationAbsent(Answered):
+    """There is no delegation record: the destination is not OE capable."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpFailed(Answered):
+    """The DNS did not answer, or nonsense."""
+
+
+@dataclass(frozen=True, slots=True)
+class DelegationBad(Answered):
+    """A record is there and is misformatted, or DNSSEC says that it is forged."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAuthorized(Event):
+    """A peer proposed a tunnel for this flow and may act for its far end (section 3.3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalLapsed(Event):
+    """The tunnel that a peer had proposed came to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelNegotiated(Event):
+    """A set of phase 2 SAs stands."""
+
+    tunnel: int = 0
+    gateways: Flow | None = None
+    "The outer addresses, ours as the source."
+    begun_here: bool = True
+    "Whether we were the initiator."
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent(Event):
+    """No word from the gateway, or only ICMP unreachables (3.2.5, the first failure)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused(Event):
+    """Phase 1 or phase 2 was refused, or phase 2 went unanswered (3.2.5, the second failure)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNotAuthentic(Event):
+    """The gateway's signature or identity is not what the DNS says (3.2.5, the third failure)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLifetimeReached(Event):
+    """The keys serve a little longer; now is the time for new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class HardLifetimeReached(Event):
+    """The forwarding plane dropped the keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDeleted(Event):
+    """The peer closed the tunnel with an authenticated delete."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifespanEnded(Event):
+    """Time to ask whether the flow is still in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInUse(Event):
+    """The forwarding plane saw traffic lately."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundIdle(Event):
+    """The forwarding plane saw none."""

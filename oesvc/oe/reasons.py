@@ -1,0 +1,37 @@
+"""Why a flow is treated as it is: every decision carries one, and `oegw why` prints it."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Because(Enum):
+    """What led to a connection's state; the value is the beginning of a sentence for people."""
+
+    CLASS_IS_CLEAR = "the policy says always clear text"
+    CLASS_IS_DENY = "the policy says deny"
+    ASKED_DNS = "the destination's delegation record is being looked up"
+    KEYING = "the destination's gateway is known and keys are being negotiated"
+    REKEYING = "new keys are being negotiated while the old ones serve"
+    TUNNEL_STANDS = "a tunnel with the destination's gateway stands"
+    NOT_OE_CAPABLE = "the destination publishes no delegation record"
+    DNS_FAILED = "the DNS gave no usable answer"
+    RECORD_BAD = "the destination's delegation record cannot be used"
+    PEER_SILENT = "no gateway of the destination answered"
+    PEER_REFUSED = "the gateways of the destination refused"
+    PEER_NOT_AUTHENTIC = "no gateway of the destination could prove its identity"
+    KEYS_EXPIRED = "the keys ran out before new ones were agreed"
+    IDLE = "nothing used it lately"
+    PEER_DELETED = "the peer's gateway closed the tunnel"
+    IN_USE = "it is in use"
+    PEER_AUTHORIZED = "the peer's gateway proposed a tunnel and may speak for its end"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A cause and its particulars: the record, the status, the peer's words."""
+
+    because: Because
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.because.value}: {self.detail}" if self.detail else self.because.value
