@@ -1,9 +1,8 @@
 """What a DNS answer authorizes: RFC 4322 sections 3.2.4, 3.3.3 and 5."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
@@ -28,11 +27,13 @@ class DnssecPolicy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The public keys that the DNS has for a gateway; none, with the reason, when it has none to rely on."""
+    """The public keys that the DNS has for a gateway, or why there are none to rely on."""
 
     keys: tuple[RsaPublicKey, ...]
     expires: float
     detail: str
+    refused: ev.Answered | None = None
+    "What a connection is to be told where there are no keys."
 
 
 def read_txt(rdata: bytes) -> str:
@@ -47,15 +48,18 @@ def read_txt(rdata: bytes) -> str:
     return joined.decode("ascii", "replace")
 
 
-def judge(answer: Answer, destination: Address, policy: DnssecPolicy) -> ev.Answered:
-    """What the answer to a TXT question at a host's reverse name means for a connection to that host (3.2.4)."""
+def judge(answer: Answer, host: Address, policy: DnssecPolicy, calling: bool = True) -> ev.Answered:
+    """What the answer to a TXT question at a host's reverse name means for a connection with that host (3.2.4).
+
+    Calling, we need a gateway with an address; called (`calling` is False), one known by name will do (5.3).
+    """
     refused = _unusable(answer, policy)
     if refused is not None:
         return refused
     good, bad = _read_all(answer.rdatas, lambda rdata: parse_delegation(read_txt(rdata)))
     usable, skipped = [], list(bad)
     for delegation in good:
-        why_not = _why_not_usable(delegation, answer.status, destination, policy)
+        why_not = _why_not_usable(delegation, answer.status, host, policy, calling)
         if why_not is None:
             usable.append(delegation)
         else:
@@ -63,7 +67,7 @@ def judge(answer: Answer, destination: Address, policy: DnssecPolicy) -> ev.Answ
     said = "; ".join(skipped)
     if usable:
         detail = f"{usable[0]}, {answer.status.value}: {answer.reason}" + (f" (not used: {said})" if said else "")
-        return ev.DelegationFound(detail, answer.expires, tuple(sorted(usable, key=lambda d: d.precedence)))
+        return ev.DelegationFound(detail, answer.expires, by_gateway(usable))
     if bad:
         return ev.DelegationBad(said, answer.expires)
     return ev.DelegationAbsent(said or _absence(answer), answer.expires)
@@ -73,21 +77,27 @@ def judge_keys(answer: Answer, policy: DnssecPolicy) -> Keys:
     """The keys in the answer to a KEY question at a gateway's name (5.1); each that is there may be in use (5.4)."""
     refused = _unusable(answer, policy)
     if refused is not None:
-        return Keys((), answer.expires, refused.detail)
+        return Keys((), answer.expires, refused.detail, refused)
     keys, bad = _read_all(answer.rdatas, parse_key_record)
     if keys:
         return Keys(tuple(keys), answer.expires, f"{len(keys)} keys, {answer.status.value}: {answer.reason}")
-    return Keys((), answer.expires, "; ".join(bad) or _absence(answer))
+    detail = "; ".join(bad) or _absence(answer)
+    return Keys((), answer.expires, detail, ev.LookUpFailed(detail, answer.expires))
 
 
-def with_keys(delegation: Delegation, keys: Sequence[RsaPublicKey]) -> tuple[Delegation, ...]:
-    """One delegation for each key that its gateway has."""
-    return tuple(replace(delegation, key=key) for key in keys)
+def by_gateway(delegations: Iterable[Delegation]) -> tuple[Delegation, ...]:
+    """Records of one gateway taken together, each with all its keys; the strongest precedence of each counts."""
+    merged: dict[Address | str, Delegation] = {}
+    for delegation in sorted(delegations, key=lambda d: d.precedence):
+        first = merged.setdefault(delegation.gateway, delegation)
+        keys = tuple(dict.fromkeys(first.keys + delegation.keys))
+        merged[delegation.gateway] = replace(first, keys=keys)
+    return tuple(merged.values())
 
 
-def speaks_for(delegation: Delegation, identity: Address | str, key: RsaPublicKey) -> bool:
-    """Whether a delegation authorizes the gateway that proved to be `identity` by `key` (3.3.3)."""
-    return delegation.gateway == identity and delegation.key in (None, key)
+def speaks_for(delegation: Delegation, gateway: Address | str, key: RsaPublicKey) -> bool:
+    """Whether a delegation authorizes the gateway that proved to be `gateway` by `key` (3.3.3)."""
+    return delegation.gateway == gateway and (not delegation.keys or key in delegation.keys)
 
 
 def _unusable(answer: Answer, policy: DnssecPolicy) -> ev.Answered | None:
@@ -102,14 +112,12 @@ def _unusable(answer: Answer, policy: DnssecPolicy) -> ev.Answered | None:
     return None
 
 
-def _why_not_usable(delegation: Delegation, status: SecurityStatus, destination: Address,
-                    policy: DnssecPolicy) -> str | None:
-    if not isinstance(delegation.gateway, (IPv4Address, IPv6Address)):
+def _why_not_usable(delegation: Delegation, status: SecurityStatus, host: Address,
+                    policy: DnssecPolicy, calling: bool) -> str | None:
+    if calling and isinstance(delegation.gateway, str):
         return "a gateway known by name only can be answered, not called"
-    if delegation.gateway.version != destination.version:
-        return "the gateway's address is of the other family"
     self_only = policy is DnssecPolicy.PREFER and status is not SecurityStatus.SECURE
-    if self_only and delegation.gateway != destination:
+    if self_only and delegation.gateway != host:
         return "an unsigned record may only delegate to its own address"
     return None
 
@@ -129,5 +137,5 @@ def _read_all(rdatas: Sequence[bytes], read: Callable[[bytes], T | None]) -> tup
 
 
 def _absence(answer: Answer) -> str:
-    what = "no X-IPsec-Server record among its TXT records" if answer.kind is AnswerKind.DATA else answer.kind.value
+    what = "none of the records there is meant for us" if answer.kind is AnswerKind.DATA else answer.kind.value
     return f"{what}, {answer.status.value}: {answer.reason}"

@@ -23,18 +23,19 @@ class MalformedRecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """One TXT record `X-IPsec-Server(P)=GATEWAY KEY`: who may act for the host at whose name it stands."""
+    """`X-IPsec-Server(P)=GATEWAY KEY`: who may act for the host at whose name it stands."""
 
     precedence: int
     "0 to 65535; the lower, the stronger."
     gateway: Address | str
     "An address, or the FQDN by which the gateway will identify itself."
-    key: RsaPublicKey | None = None
-    "The gateway's key; None when it is to be looked up at the gateway's own name."
+    keys: tuple[RsaPublicKey, ...] = ()
+    """The gateway's keys, any of which may verify (5.4): one in a record as it stands in the DNS, more once records
+    of one gateway are taken together, none when they are to be looked up at the gateway's own name."""
 
     def __str__(self) -> str:
         gateway = f"@{self.gateway}" if isinstance(self.gateway, str) else str(self.gateway)
-        return f"X-IPsec-Server({self.precedence})={gateway}{f' {self.key}' if self.key else ''}"
+        return " ".join([f"X-IPsec-Server({self.precedence})={gateway}", *map(str, self.keys)])
 
 
 def parse_delegation(text: str) -> Delegation | None:
@@ -47,7 +48,7 @@ def parse_delegation(text: str) -> Delegation | None:
     precedence = int(match[1])
     if precedence > 0xFFFF:
         raise MalformedRecordError(f"precedence {precedence} is above 65535")
-    return Delegation(precedence, _gateway(match[2]), _key(match[3]) if match[3] else None)
+    return Delegation(precedence, _gateway(match[2]), (_key(match[3]),) if match[3] else ())
 
 
 def _gateway(text: str) -> Address | str:

@@ -1,0 +1,34 @@
+"""One delayed call for the earliest deadline of an owner."""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+class Alarm:
+    """Calls `ring` when the owner's next deadline comes. The owner says `set` after whatever may have moved it."""
+
+    def __init__(self, clock: IReactorTime, ring: Callable[[], None]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._at: float | None = None
+        self._call: IDelayedCall | None = None
+
+    def set(self, deadline: float | None) -> None:
+        """Ring at `deadline` (the clock's seconds), or not at all."""
+        if deadline == self._at:
+            return
+        self.stop()
+        if deadline is not None:
+            self._at = deadline
+            self._call = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), self._fire)
+
+    def stop(self) -> None:
+        self._at = None
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def _fire(self) -> None:
+        self._at = self._call = None
+        self._ring()
