@@ -1,0 +1,92 @@
+"""The DNS of the lab: the chain `.`, `arpa.`, `in-addr.arpa.`, `ip6.arpa.` and the reverse zones of its networks.
+
+All zones are signed by BIND's tools and served by one nsd on the host `dns`; each gateway has an unbound of its own,
+a plain recursive resolver without validation (RFC 4322 section 2.3.1: the records are in the reverse maps).
+"""
+
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from oesvc.ipsec.rsa_key import RsaPublicKey
+from tests.lab.network import Host, Network, address_of
+from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, txt, unbound_conf
+
+NAME_SERVER = "ns.test."
+ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
+         "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
+CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
+"Whose gateway speaks for whom."
+
+
+def reverse_name(address: str) -> str:
+    """`65.0.1.192.in-addr.arpa.` of 192.1.0.65."""
+    return ipaddress.ip_address(address).reverse_pointer + "."
+
+
+def delegation_record(address: str, gateway: str, key: RsaPublicKey, precedence: int = 10) -> str:
+    """RFC 4322 section 5.2: `gateway` may speak for `address`."""
+    return f"{reverse_name(address)} IN TXT {txt(f'X-IPsec-Server({precedence})={gateway} {key.to_base64()}')}"
+
+
+def key_record(gateway: str, key: RsaPublicKey) -> str:
+    """RFC 4322 section 5.1: flags 0x4200, protocol 4 (IPsec), algorithm 1 (RSA)."""
+    return f"{reverse_name(gateway)} IN KEY {0x4200} 4 1 {key.to_base64()}"
+
+
+def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
+    """What SG-A and SG-B publish for themselves, Alice and Bob, for both IP versions."""
+    return [record for version in (4, 6) for client, gateway in CLIENTS.items()
+            for record in (key_record(address_of(gateway, version), keys[gateway]),
+                           delegation_record(address_of(client, version), address_of(gateway, version), keys[gateway]))]
+
+
+def signed_zones(records: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:
+    """The lab's table of zones, each record in the nearest zone above its owner."""
+    inside: dict[str, list[str]] = {name: [] for name in names}
+    for record in records:
+        owner = record.split()[0]
+        inside[max((name for name in names if f".{owner}".endswith(f".{name.lstrip('.')}")), key=len)].append(record)
+    return [Zone(name, "\n".join(lines)) for name, lines in inside.items()]
+
+
+def serve_names(net: Network, zones: Sequence[Zone], resolvers: Iterable[str] = ("sg-a", "sg-b")) -> ZoneTree:
+    """Sign and serve `zones` on `dns`, start an unbound on each of `resolvers`, and wait until all answer.
+
+    The tree's anchor is written to `net.folder / "root.key"`, for the gateways to trust.
+    """
+    folder, server = net.folder / "zones", net["dns"]
+    address = address_of("dns")
+    tree = build_tree(folder, zones, NAME_SERVER, [address])
+    (net.folder / "root.key").write_text(f"{tree.anchor}\n")
+    (net.folder / "root.hints").write_text(root_hints(NAME_SERVER, [address]))
+    (net.folder / "nsd.conf").write_text(nsd_conf(folder, tree, [(address, 53)]))
+    server.popen(["nsd", "-d", "-c", str(net.folder / "nsd.conf")], "nsd.log")
+    for name in resolvers:
+        file = net.folder / f"unbound-{name}.conf"
+        file.write_text(unbound_conf(net.folder, [("127.0.0.1", 53)], root_hints=net.folder / "root.hints"))
+        net[name].popen(["unbound", "-d", "-c", str(file)], f"unbound-{name}.log")
+    wait_for_answer(server, address)
+    for name in resolvers:
+        wait_for_answer(net[name], "127.0.0.1")
+    return tree
+
+
+def wait_for_answer(host: Host, server: str, limit: float = 60) -> None:
+    """Ask `server` for the root's SOA, seen from `host`, until it answers without error."""
+    query = b"\x4f\x45\x01\x00\x00\x01" + bytes(6) + b"\x00\x00\x06\x00\x01"
+    deadline = time.monotonic() + limit
+    with host.socket() as asker:
+        asker.settimeout(0.5)
+        asker.connect((server, 53))
+        while time.monotonic() < deadline:
+            try:
+                asker.send(query)
+                answer = asker.recv(4096)
+            except (TimeoutError, ConnectionRefusedError):
+                time.sleep(0.1)
+                continue
+            if len(answer) > 12 and answer[:2] == query[:2] and answer[3] & 15 == 0:
+                return
+    raise RuntimeError(f"no answer from {server} at {host.name} within {limit:.0f} s")
