@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from oesvc.interfaces import Clock, DelayedCall
 
 
 class Alarm:
     """Calls `ring` when the owner's next deadline comes. The owner says `set` after whatever may have moved it."""
 
-    def __init__(self, clock: IReactorTime, ring: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
         self._clock = clock
         self._ring = ring
         self._at: float | None = None
-        self._call: IDelayedCall | None = None
+        self._call: DelayedCall | None = None
 
     def set(self, deadline: float | None) -> None:
         """Ring at `deadline` (the clock's seconds), or not at all."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from twisted.internet.defer import Deferred, gatherResults
 
 from oesvc.dns.answer import Answer, Name
-from oesvc.dns.name import from_text, reverse_name, to_text
+from oesvc.dns.name import name_text, parse_name, reverse_name
 from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.interfaces import Resolver
 from oesvc.ipsec.flow import Address
@@ -25,6 +25,9 @@ class Asked:
 
     question: str
 
+    def __str__(self) -> str:
+        return f"{self.question}?"
+
 
 @dataclass(frozen=True, slots=True)
 class Replied:
@@ -32,6 +35,9 @@ class Replied:
 
     question: str
     verdict: str
+
+    def __str__(self) -> str:
+        return f"{self.question}: {self.verdict}"
 
 
 Note = Callable[[Asked | Replied], None]
@@ -98,7 +104,7 @@ class Discovery:
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
 
     async def _look_up(self, name: Name, rdtype: int, note: Note) -> Answer:
-        question = f"{TYPE_NAMES[rdtype]} {to_text(name)}"
+        question = f"{TYPE_NAMES[rdtype]} {name_text(name)}"
         note(Asked(question))
         answer = await self._resolver.look_up(name, rdtype)
         note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
@@ -106,7 +112,7 @@ class Discovery:
 
 
 def _name(identity: Identity) -> Name:
-    return reverse_name(identity.address) if isinstance(identity, AddressIdentity) else from_text(identity.fqdn)
+    return reverse_name(identity.address) if isinstance(identity, AddressIdentity) else parse_name(identity.fqdn)
 
 
 def _identity(delegation: Delegation) -> Identity:

@@ -1,6 +1,6 @@
 """The seams between the keying daemon and the outside worlds, so that each side can be built and tested alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,6 +13,20 @@ from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import IpsecSa
+
+
+class DelayedCall(Protocol):
+    def cancel(self) -> None: ...
+
+    def active(self) -> bool: ...
+
+
+class Clock(Protocol):
+    """Twisted's IReactorTime, as far as we use it."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> DelayedCall: ...  # noqa: N802
 
 
 class Resolver(Protocol):

@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 
 ENTRIES_PER_FLOW = 48
 FLOWS_AFTER_THEIR_END = 1000
+ENTRIES_PER_PEER = 16
+PEERS = 1000
+"Peers whose gateways negotiate with us for flows not known yet."
 
 
 class Party(Enum):
@@ -60,6 +63,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._live: dict[Flow, deque[Entry]] = {}
+        self._peers: OrderedDict[Address, deque[Entry]] = OrderedDict()
         self._ended: OrderedDict[Flow, tuple[Entry, ...]] = OrderedDict()
 
     def note(self, flow: Flow, entry: Entry) -> None:
@@ -68,6 +72,19 @@ class Journal:
             before: Iterable[Entry] = self._ended.pop(flow, ())
             entries = self._live[flow] = deque(before, maxlen=ENTRIES_PER_FLOW)
         entries.append(entry)
+
+    def note_peer(self, peer: Address, entry: Entry) -> None:
+        """Something between us and a peer's gateway, before it is known which flow it is for."""
+        entries = self._peers.pop(peer, None) or deque(maxlen=ENTRIES_PER_PEER)
+        self._peers[peer] = entries
+        entries.append(entry)
+        while len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+
+    def adopt(self, flow: Flow, peer: Address) -> None:
+        """What went on with this peer was for this flow."""
+        for entry in self._peers.pop(peer, ()):
+            self.note(flow, entry)
 
     def end(self, flow: Flow) -> None:
         """The flow's connection is forgotten; its entries are kept among those of the last flows."""

@@ -1,0 +1,140 @@
+"""The `oegw` command: what an administrator asks of the running daemon, and of the keys on disk."""
+
+import argparse
+import json
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from oesvc import __version__, config
+from oesvc.ipsec.flow import Address
+from oesvc.keys import key_pair
+from oesvc.keys.records import records
+from oesvc.operator import report
+
+DONE, REFUSED, UNUSABLE = 0, 1, 2
+"Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
+ANSWER_WITHIN = 10.0
+"Seconds."
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the text says why and what to do."""
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.carry_out(options))
+    except (CommandError, config.ConfigError, key_pair.KeyPairError) as error:
+        print(f"oegw: {error}", file=sys.stderr)
+        return UNUSABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=config.DEFAULT_FILE, metavar="FILE",
+                        help="the daemon's configuration (default: %(default)s)")
+    asking = argparse.ArgumentParser(add_help=False, parents=[common])
+    asking.add_argument("--control", type=Path, metavar="SOCKET",
+                        help="the daemon's control socket (default: as its configuration says)")
+    asking.add_argument("--json", action="store_true", help="answer in JSON")
+    of_flow = argparse.ArgumentParser(add_help=False, parents=[asking])
+    of_flow.add_argument("source", type=_address, metavar="SRC", help="address of the host on this side")
+    of_flow.add_argument("destination", type=_address, metavar="DST", help="address of the host on the far side")
+
+    parser = argparse.ArgumentParser(prog="oegw", description="Opportunistic encryption gateway (RFC 4322).",
+                                     epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be done.")
+    parser.add_argument("--version", action="version", version=f"oegw {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, parent, text, help_text in (
+            ("status", asking, report.status_text, "whether the daemon runs, and what it holds"),
+            ("flows", asking, report.flows_text, "every flow with its state and the reason"),
+            ("why", of_flow, report.why_text, "why a flow is encrypted, in clear or denied"),
+            ("timeline", of_flow, report.timeline_text, "the negotiation of a flow, step by step")):
+        command = commands.add_parser(name, parents=[parent], help=help_text, description=help_text.capitalize() + ".")
+        command.set_defaults(carry_out=_ask(name, text))
+
+    keys = commands.add_parser("keys", help="this gateway's own key pair").add_subparsers(required=True,
+                                                                                          metavar="ACTION")
+    gen = keys.add_parser("gen", parents=[common], help="make the key pair, if there is none")
+    gen.add_argument("--bits", type=int, default=key_pair.BITS, choices=(2048, 3072, 4096))
+    gen.set_defaults(carry_out=_generate)
+
+    show = commands.add_parser("records", parents=[common], help="print the DNS records to publish, as a zone file",
+                               description="Print the DNS records to publish, as lines of a zone file.")
+    show.add_argument("--gateway", type=_address, help="this gateway's address (default: the configuration's first)")
+    show.add_argument("hosts", type=_address, nargs="*", metavar="HOST", help="a host behind this gateway")
+    show.set_defaults(carry_out=_records)
+    return parser
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
+def _ask(command: str, as_text: Callable[[dict[str, Any]], str]) -> Callable[[argparse.Namespace], int]:
+    def carry_out(options: argparse.Namespace) -> int:
+        question = {"command": command}
+        if "source" in options:
+            question |= {"source": str(options.source), "destination": str(options.destination)}
+        answer = ask(options.control or config.load(options.config).control_socket, question)
+        print(json.dumps(answer, indent=2) if options.json else as_text(answer))
+        return DONE
+    return carry_out
+
+
+def ask(control: Path, question: dict[str, Any]) -> dict[str, Any]:
+    """Put one question to the daemon. Raises CommandError."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(ANSWER_WITHIN)
+            client.connect(str(control))
+            client.sendall(json.dumps(question).encode() + b"\n")
+            with client.makefile("rb") as replies:
+                reply = json.loads(replies.readline())
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise CommandError(f"no daemon answers at {control}; is `twistd oegw` running?") from None
+    except PermissionError:
+        raise CommandError(f"you may not talk to the daemon at {control}; try as root") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(f"the daemon at {control} gave no answer: {error}") from None
+    if "error" in reply:
+        raise CommandError(str(reply["error"]))
+    return dict(reply["answer"])
+
+
+def _generate(options: argparse.Namespace) -> int:
+    file = config.load(options.config).private_key
+    if file.exists():
+        key_pair.load(file)
+        print(f"{file} is there and is left as it is")
+        return DONE
+    key_pair.generate(file, options.bits)
+    print(f"made {file}; `oegw records` prints what to publish for it")
+    return DONE
+
+
+def _records(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    gateway = options.gateway or next(iter(settings.addresses), None)
+    if gateway is None:
+        raise CommandError("the configuration names no address; say --gateway ADDRESS")
+    print("\n".join(records(gateway, options.hosts, key_pair.public_key(key_pair.load(settings.private_key)))))
+    return DONE
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,64 @@
+"""The tunnels of a gateway, from the first attempt to the last delete."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from oesvc.ike.events import TunnelId
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.sa import IpsecSa
+
+
+@dataclass(slots=True)
+class TunnelRecord:
+    """One tunnel, or one attempt at it."""
+
+    id: TunnelId
+    flow: Flow
+    peer: Address
+    begun_here: bool
+    sas: list[IpsecSa] = field(default_factory=list)
+    "Those that are in the kernel, or on their way there."
+
+    @property
+    def outbound(self) -> list[IpsecSa]:
+        return [sa for sa in self.sas if sa.flow == self.flow]
+
+    @property
+    def protection(self) -> str:
+        """How its datagrams are protected, for people."""
+        return str(self.sas[0].transform) if self.sas else "no SA"
+
+
+class Tunnels:
+    """All tunnels, by their number and by the SPIs of their SAs."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, TunnelRecord] = {}
+        self._by_spi: dict[tuple[Flow, int], TunnelRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def begin(self, tunnel: TunnelRecord) -> None:
+        self._by_id[tunnel.id] = tunnel
+
+    def get(self, tunnel_id: int) -> TunnelRecord | None:
+        return self._by_id.get(tunnel_id)
+
+    def with_spi(self, flow: Flow, spi: int) -> TunnelRecord | None:
+        """The tunnel of a flow (outbound direction) to which an SA of either direction belongs."""
+        return self._by_spi.get((flow, spi))
+
+    def add_sas(self, tunnel_id: TunnelId, sas: Sequence[IpsecSa]) -> None:
+        tunnel = self._by_id[tunnel_id]
+        tunnel.sas.extend(sas)
+        for sa in sas:
+            self._by_spi[tunnel.flow, sa.spi] = tunnel
+
+    def end(self, tunnel_id: int) -> TunnelRecord | None:
+        """Forget a tunnel; what it was, or None when it was gone already."""
+        tunnel = self._by_id.pop(tunnel_id, None)
+        if tunnel is not None:
+            for sa in tunnel.sas:
+                self._by_spi.pop((tunnel.flow, sa.spi), None)
+        return tunnel

@@ -1,0 +1,48 @@
+"""UDP/500 and 4500 <-> the keying engine."""
+
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+
+from oesvc.ike.datagram import Datagram, Endpoint
+
+
+class IkePort(DatagramProtocol):
+    """One address and port that IKE is served on."""
+
+    log = Logger()
+    transport: Any
+    "IUDPTransport, set by Twisted."
+
+    def __init__(self, local: Endpoint, receive: Callable[[Datagram], None]) -> None:
+        self.local = local
+        self._receive = receive
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        # A link-local address comes with its zone ("fe80::1%eth0"), which is no part of an identity.
+        host = addr[0].partition("%")[0]
+        self._receive(Datagram(datagram, self.local, Endpoint(ip_address(host), addr[1])))
+
+    def send(self, datagram: Datagram) -> None:
+        try:
+            self.transport.write(datagram.data, (str(datagram.peer.address), datagram.peer.port))
+        except OSError as error:
+            # As if lost on the way: retransmission and the keying time deal with it.
+            self.log.warn("to {peer}: {error}", peer=datagram.peer, error=error)
+
+
+def open_socket(local: Endpoint, prepare: Callable[[socket.socket], None]) -> socket.socket:
+    """A bound, non-blocking UDP socket that the gateway's own policies let through. Raises OSError."""
+    family = socket.AF_INET if local.address.version == 4 else socket.AF_INET6
+    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        prepare(opened)
+        opened.bind((str(local.address), local.port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
