@@ -5,7 +5,6 @@ a plain recursive resolver without validation (RFC 4322 section 2.3.1: the recor
 """
 
 import ipaddress
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 

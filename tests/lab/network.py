@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tests.lab.capture import Capture
 
@@ -86,7 +87,8 @@ class Host:
         """Run a command here to its end; its output is text. With `check`, another status than 0 raises."""
         done = subprocess.run(self._inside(command), input=stdin, capture_output=True, text=True, timeout=timeout)
         if check and done.returncode:
-            raise RuntimeError(f"{self.name}: {' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"{self.name}: {' '.join(command)}: status {done.returncode}\n"
+                               f"{done.stdout}{done.stderr}")
         return done
 
     def popen(self, command: Sequence[str], log: str, environment: Mapping[str, str] | None = None,
@@ -148,7 +150,7 @@ class Host:
 class Network:
     """All hosts and wires; a context manager."""
 
-    live: list["Network"] = []
+    live: ClassVar[list["Network"]] = []
     _numbers = itertools.count()
 
     def __init__(self, hosts: Sequence[HostRow] = HOSTS, wires: Sequence[str] = WIRES) -> None:

@@ -1,0 +1,52 @@
+"""The network with both daemons, built once for all tests that share it: under emulation a start costs 10 s."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.lab import keys
+from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
+from tests.lab.names import canonical_records, serve_names, signed_zones
+from tests.lab.network import Network
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The canonical network, in service."""
+
+    net: Network
+    a: Gateway
+    b: Gateway
+
+
+@pytest.fixture(scope="session")
+def named_network() -> Iterator[Network]:
+    """The network with its DNS, but no daemon: its gateways only forward."""
+    with Network() as net:
+        serve_names(net, signed_zones(canonical_records({name: keys.public_key(name) for name in keys.GATEWAYS})))
+        yield net
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The network with its DNS and a daemon on SG-A and SG-B."""
+    with Network() as net:
+        yield build(net)
+
+
+def build(net: Network) -> Lab:
+    gateways = [Gateway(net, row) for row in GATEWAYS]
+    serve_names(net, signed_zones(canonical_records({name: keys.public_key(name) for name in keys.GATEWAYS})))
+    start_gateways(gateways)
+    return Lab(net, *gateways)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Logs and captures of a failed test are kept where they outlive the lab's kernel."""
+    report = (yield).get_result()
+    if report.failed:
+        for net in Network.live:
+            report.sections.append(("lab", f"logs and captures: {net.keep(item.name)}"))
