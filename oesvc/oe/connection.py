@@ -47,7 +47,7 @@ class Connection:
 
     __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
                  "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
-                 "looking_up", "reason", "rekey_failed", "state", "state_under_review", "tunnel", "untried")
+                 "looking_up", "reason", "rekey_failed", "scheduled", "state", "state_under_review", "tunnel", "untried")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
@@ -60,6 +60,8 @@ class Connection:
         "The policy last asked of the forwarding plane."
         self.reason = Reason(CLASS_REASONS[line.connection_class], str(line))
         self.lifespan_ends = 0.0
+        self.scheduled: float | None = None
+        "The deadline that the table of connections has noted."
         self.looking_up = False
         self.delegations: tuple[Delegation, ...] = ()
         self.delegations_changed = False

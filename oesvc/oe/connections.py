@@ -44,7 +44,8 @@ class Connections:
 
     def schedule(self, connection: Connection) -> None:
         """Take note of a connection's deadline after it has changed."""
-        if connection.deadline is not None:
+        if connection.deadline not in (None, connection.scheduled):
+            connection.scheduled = connection.deadline
             self._count += 1
             heapq.heappush(self._heap, (connection.deadline, self._count, connection.flow))
 
@@ -57,7 +58,9 @@ class Connections:
         found = []
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
-            found.append(self._by_flow[heapq.heappop(self._heap)[2]])
+            connection = self._by_flow[heapq.heappop(self._heap)[2]]
+            connection.scheduled = None
+            found.append(connection)
             self._drop_stale()
         return found
 
@@ -65,6 +68,6 @@ class Connections:
         while self._heap:
             deadline, _, flow = self._heap[0]
             connection = self._by_flow.get(flow)
-            if connection is not None and connection.deadline == deadline:
+            if connection is not None and connection.deadline == connection.scheduled == deadline:
                 return
             heapq.heappop(self._heap)

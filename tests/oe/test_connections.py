@@ -1,0 +1,69 @@
+"""The table of connections: classes by prefix, instances by flow, and who is due."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from oesvc.ipsec.flow import Flow
+from oesvc.oe import events as ev
+from oesvc.oe.aging import Lifespan, Lifespans
+from oesvc.oe.classes import ClassTable, PolicyLine
+from oesvc.oe.connections import Connections
+from tests.oe.parts import ALICE, BOB, CLEAR, DENY, FLOW, PARANOID, PERMISSIVE
+
+
+def table(*lines, default=PERMISSIVE):
+    return ClassTable([PolicyLine(ip_network(net), kind, f"test:{n}") for n, (net, kind) in enumerate(lines)], default)
+
+
+@pytest.mark.conformance("C-1.2-02", "C-1.2-01", "C-3.2-04")
+@pytest.mark.parametrize("destination, kind", [
+    ("192.2.0.66", DENY), ("192.2.0.67", CLEAR), ("192.2.1.1", PARANOID), ("10.0.0.1", PERMISSIVE),
+    ("2001:db8::1", CLEAR), ("2001:db9::1", PARANOID)])
+def test_longest_prefix_decides(destination, kind):
+    classes = table(("0.0.0.0/0", PERMISSIVE), ("192.2.0.0/16", PARANOID), ("192.2.0.0/24", CLEAR),
+                    ("192.2.0.66/32", DENY), ("2001:db8::/32", CLEAR), ("::/0", PARANOID))
+    assert classes.find(ip_address(destination)).connection_class is kind
+
+
+@pytest.mark.conformance("C-3.2.1-03")
+@pytest.mark.parametrize("default", [CLEAR, DENY])
+def test_default_decides_where_no_line_matches(default):
+    line = table(("192.2.0.0/24", PARANOID), default=default).find(ip_address("192.3.0.1"))
+    assert line.connection_class is default
+    assert "default" in line.place
+
+
+@pytest.mark.conformance("C-3.2-07")
+def test_one_wildcard_line_is_a_whole_policy():
+    assert table(("0.0.0.0/0", PERMISSIVE), default=DENY).find(BOB).connection_class is PERMISSIVE
+
+
+@pytest.mark.conformance("C-3.2-01", "C-3.2.1-01")
+def test_instance_is_made_once_for_each_pair():
+    connections = Connections(table(), Lifespans())
+    assert connections.instantiate(FLOW) is connections.instantiate(Flow(ALICE, BOB))
+    assert connections.instantiate(FLOW.reversed()) is not connections.instantiate(FLOW)
+    assert len(connections) == 2
+
+
+@pytest.mark.conformance("C-3.2.7-01")
+def test_each_connection_is_due_when_its_lifespan_ends_and_once():
+    connections = Connections(table(default=CLEAR), Lifespans())
+    flows = [Flow(ALICE, ip_address(f"192.2.0.{n}")) for n in range(1, 4)]
+    for now, flow in enumerate(flows):
+        made = connections.instantiate(flow)
+        made.handle(ev.Acquired(), float(now))
+        connections.schedule(made)
+        connections.schedule(made)
+    assert connections.next_deadline() == 60.0
+    assert [c.flow for c in connections.due(61.0)] == flows[:2]
+    connections.forget(connections.instantiate(flows[2]))
+    assert connections.next_deadline() is None
+    assert connections.due(1e9) == []
+
+
+@pytest.mark.conformance("C-3.2.5-13", "C-3.2.7-05")
+@pytest.mark.parametrize("expires, ends", [(700.0, 700.0), (100.0, 110.0), (1e9, 100.0 + 6 * 3600)])
+def test_lifespan_of_an_answer_is_bounded_below_and_above(expires, ends):
+    assert Lifespans().end(Lifespan.ANSWER, 100.0, expires) == ends
