@@ -1,0 +1,85 @@
+"""What opportunistic encryption leaves alone, for the SPD and for the hooks alike."""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from oesvc.kernel.constants import (
+    ICMP_ERRORS,
+    ICMPV6_ERRORS,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    NEIGHBOUR_DISCOVERY,
+    XFRM_POLICY_ALLOW,
+    XFRM_POLICY_BLOCK,
+    Direction,
+    Priority,
+)
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.spd import EVERYWHERE, Network, Policy, Selector, Template
+
+NEVER_FORWARDED: tuple[Network, ...] = (
+    IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"), IPv4Network("224.0.0.0/4"),
+    IPv4Network("255.255.255.255/32"), IPv6Network("::1/128"), IPv6Network("fe80::/10"), IPv6Network("ff00::/8"),
+)
+"This host, the link, multicast and broadcast (RFC 6890)."
+
+DNS_PORTS = (53, 853)
+
+ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
+
+
+def protected(config: PlaneConfig) -> list[Network]:
+    """The sources whose datagrams are subject to opportunistic encryption."""
+    return list(dict.fromkeys((*config.clients, *(ip_network(one) for one in config.own))))
+
+
+def exempt_destinations(config: PlaneConfig) -> list[Network]:
+    return [*config.clients, *NEVER_FORWARDED]
+
+
+def exempt_selectors(config: PlaneConfig) -> Iterator[Selector]:
+    """What passes whatever else is decided."""
+    for network in exempt_destinations(config):
+        yield Selector(EVERYWHERE[network.version], network)
+    for kind in NEIGHBOUR_DISCOVERY:
+        yield Selector(EVERYWHERE[6], EVERYWHERE[6], IPPROTO_ICMPV6, kind)
+    for source in config.resolver_sources:
+        for protocol in (IPPROTO_UDP, IPPROTO_TCP):
+            for port in DNS_PORTS:
+                yield Selector(source, EVERYWHERE[source.version], protocol, 0, port)
+
+
+def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
+    """Error messages of this host pass, except where nothing may go in clear.
+
+    They quote the datagram that they are about; errors about encrypted flows are stopped by the output hook.
+    """
+    for own in map(ip_network, config.own):
+        protocol, kinds = ICMP[own.version]
+        for kind in kinds:
+            yield Policy(Direction.OUT, Selector(own, EVERYWHERE[own.version], protocol, kind), Priority.ICMP_ERROR)
+        for network in config.never_clear:
+            if network.version == own.version:
+                yield Policy(Direction.OUT, Selector(own, network, protocol), Priority.ICMP_BLOCK, XFRM_POLICY_BLOCK)
+
+
+def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
+    """The SPD while the daemon runs, before any flow: what is exempt, and the traps that catch all the rest."""
+    return [
+        *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)),
+        *icmp_error_policies(config),
+        *(Policy(Direction.OUT, Selector(source, EVERYWHERE[source.version]), Priority.TRAP, XFRM_POLICY_ALLOW, trap)
+          for source in protected(config)),
+    ]
+
+
+def remaining_policies(config: PlaneConfig) -> list[Policy]:
+    """The SPD after the daemon has stopped: blocks, and what they must not hit; nothing if nothing is to be blocked."""
+    blocks = [
+        Policy(Direction.OUT, Selector(source, network), Priority.TRAP, XFRM_POLICY_BLOCK)
+        for source in protected(config) for network in config.never_clear if source.version == network.version]
+    if not blocks:
+        return []
+    return [*(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)), *blocks]

@@ -1,0 +1,80 @@
+"""What the kernel holds for each flow: our side's record of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.kernel.constants import FLOW_REQIDS
+from oesvc.kernel.spd import Template
+
+SaKey = tuple[int, Address]
+"SPI and outer destination: what tells one SA from another."
+
+
+@dataclass(slots=True)
+class FlowEntry:
+    """One flow (our outbound direction) and what stands in the kernel for it."""
+
+    flow: Flow
+    reqid: int
+    policy: ForwardingPolicy | None = None
+    "PASS, DENY or ENCRYPT where it is in force and the hooks know it; None while the flow is held."
+    template: Template | None = None
+    "Its tunnel while it is encrypted."
+    outbound_policy: bool = False
+    "Whether the SPD has our outbound policy of this flow."
+    ingress: Template | None = None
+    "What its ingress policies demand, if there are any."
+    inbound: set[SaKey] = field(default_factory=set)
+    outbound: set[SaKey] = field(default_factory=set)
+    lock: DeferredLock = field(default_factory=DeferredLock)
+    jobs: int = 0
+
+    @property
+    def empty(self) -> bool:
+        return not (self.jobs or self.outbound_policy or self.ingress or self.inbound or self.outbound)
+
+
+class FlowTable:
+    """All flows with something in the kernel, and their reqids."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Flow, FlowEntry] = {}
+        self._by_reqid: dict[int, FlowEntry] = {}
+        self._next = FLOW_REQIDS.start
+
+    def get(self, flow: Flow) -> FlowEntry | None:
+        return self._entries.get(flow)
+
+    def by_reqid(self, reqid: int) -> FlowEntry | None:
+        return self._by_reqid.get(reqid)
+
+    def run(self, flow: Flow, job: "Callable[..., Deferred[Any]]", *args: Any) -> "Deferred[Any]":
+        """Run job(entry, *args) when all former jobs of the same flow are done."""
+        entry = self._entries.get(flow) or self._create(flow)
+        entry.jobs += 1
+        return entry.lock.run(job, entry, *args).addBoth(self._done, entry)
+
+    def _create(self, flow: Flow) -> FlowEntry:
+        while self._next in self._by_reqid:
+            self._advance()
+        entry = FlowEntry(flow, self._next)
+        self._advance()
+        self._entries[flow] = self._by_reqid[entry.reqid] = entry
+        return entry
+
+    def _advance(self) -> None:
+        """On to the next reqid: one that was given back is not used again before all others were."""
+        self._next += 1
+        if self._next == FLOW_REQIDS.stop:
+            self._next = FLOW_REQIDS.start
+
+    def _done(self, result: Any, entry: FlowEntry) -> Any:
+        entry.jobs -= 1
+        if entry.empty:
+            del self._entries[entry.flow], self._by_reqid[entry.reqid]
+        return result

@@ -1,0 +1,74 @@
+"""What the kernel says unasked: XFRM messages of the groups ACQUIRE and EXPIRE, read into values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.kernel.constants import XfrmMessage
+from oesvc.kernel.netlink import Message
+from oesvc.kernel.spd import Selector, address
+from oesvc.kernel.structs import AcquireMessage, ExpireMessage, PolicyExpireMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """A datagram met a policy that wants an SA which is not there; it is lost."""
+
+    flow: Flow
+    priority: int
+    "Of the policy."
+
+
+@dataclass(frozen=True, slots=True)
+class SaExpired:
+    """An SA reached its soft limit, or (hard) its end: then the kernel has removed it."""
+
+    spi: int
+    destination: Address
+    reqid: int
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyExpired:
+    """A policy was idle for its time, or (hard) the kernel has removed it."""
+
+    flow: Flow
+    direction: int
+    priority: int
+    hard: bool
+
+
+Notification = Acquire | SaExpired | PolicyExpired
+
+
+def _acquire(message: Any) -> Acquire:
+    return Acquire(Selector.read(message, "wanted_sel_").flow, message["priority"])
+
+
+def _sa_expired(message: Any) -> SaExpired:
+    return SaExpired(message["id_spi"], address(message["family"], message["id_daddr"]), message["reqid"],
+                     bool(message["hard"]))
+
+
+def _policy_expired(message: Any) -> PolicyExpired:
+    return PolicyExpired(Selector.read(message).flow, message["dir"], message["priority"],
+                         bool(message["hard"]))
+
+
+READERS: dict[int, tuple[type[Any], Callable[[Any], Notification]]] = {
+    XfrmMessage.ACQUIRE: (AcquireMessage, _acquire),
+    XfrmMessage.EXPIRE: (ExpireMessage, _sa_expired),
+    XfrmMessage.POLEXPIRE: (PolicyExpireMessage, _policy_expired),
+}
+
+
+def read_notification(message: Message) -> Notification | None:
+    """None for messages that nobody here waits for."""
+    if message.kind not in READERS:
+        return None
+    structure, read = READERS[message.kind]
+    decoded = structure(message.octets)
+    decoded.decode()
+    return read(decoded)

@@ -1,0 +1,32 @@
+"""What the forwarding plane has to know of its gateway."""
+
+from dataclasses import dataclass
+
+from oesvc.ipsec.flow import Address
+from oesvc.kernel.spd import Network
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneConfig:
+    """Whose datagrams are protected, and what is left alone."""
+
+    clients: tuple[Network, ...] = ()
+    "Networks behind this gateway. What they send to each other is not touched."
+    own: tuple[Address, ...] = ()
+    "This host's outside addresses: its own datagrams from there are subject to opportunistic encryption too."
+    inside: tuple[str, ...] = ()
+    "Interfaces on which clients' datagrams come in; empty for any."
+    never_clear: tuple[Network, ...] = ()
+    "Destinations of the deny and OE-paranoid classes: blocked also while no daemon runs."
+    resolver_sources: tuple[Network, ...] = ()
+    "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
+    idle_seconds: int = 30
+    "A flow not used for so long is reported (RFC 4322 section 3.4.1); 0 for never."
+    icmp_on_deny: bool = False
+    "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
+    queue_number: int = 4322
+    "Of NFQUEUE, 0 to 65535."
+    queue_length: int = 20_000
+    "Datagrams held at most, first and last of all pairs together; what comes above is lost."
+    mark: int = 0x0400_0000
+    "A bit of the packet mark: set on datagrams of this host that are not, or no longer, to be held."

@@ -1,0 +1,115 @@
+"""The nftables table `inet oegw`: hooks that send datagrams of undecided flows to the packet queue.
+
+At prerouting, because the SPD is looked up before the forward hook: what is held there keeps its old route.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+
+from oesvc.interfaces import PlaneError
+from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, NEIGHBOUR_DISCOVERY
+from oesvc.kernel.exemptions import DNS_PORTS, exempt_destinations, protected
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.spd import Network
+
+TABLE = "oegw"
+NFT_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
+NFT_SECONDS = 30
+PAIRS = 262_144
+
+RULESET = """\
+add table inet {table}
+delete table inet {table}
+table inet {table} {{
+  {sources}
+  {exempt}
+  {resolvers}
+
+  # Flows that are decided: source and destination.
+  set known4 {{ type ipv4_addr . ipv4_addr; size {pairs}; }}
+  set known6 {{ type ipv6_addr . ipv6_addr; size {pairs}; }}
+  # Those that are denied.
+  set denied4 {{ type ipv4_addr . ipv4_addr; size {pairs}; }}
+  set denied6 {{ type ipv6_addr . ipv6_addr; size {pairs}; }}
+  # Addresses in datagrams out of a tunnel, as an ICMP error about them quotes them.
+  set quoted4 {{ typeof @th,160,64; size {pairs}; }}
+  set quoted6 {{ typeof @th,128,256; size {pairs}; }}
+
+  chain hold {{
+    ip daddr @exempt4 accept
+    ip6 daddr @exempt6 accept
+    fib daddr type {{ local, broadcast, multicast, anycast }} accept
+    ip saddr @resolvers4 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
+    ip6 saddr @resolvers6 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
+    icmpv6 type {{ {discovery} }} accept
+    # Where no daemon listens, the traps in the SPD decide.
+    queue flags bypass to {queue}
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority raw; policy accept;
+{icmp_on_deny}
+    {inside}ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
+    {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
+  }}
+  chain output {{
+    type filter hook output priority raw; policy accept;
+    # No datagram of an encrypted flow leaves in clear, nor inside an error message about it.
+    icmp type {{ {icmp_errors} }} @th,160,64 @quoted4 drop
+    icmpv6 type {{ {icmpv6_errors} }} @th,128,256 @quoted6 drop
+    icmp type {{ {icmp_errors} }} accept
+    icmpv6 type {{ {icmpv6_errors} }} accept
+    meta mark & {mark:#x} == {mark:#x} accept
+    meta l4proto {{ esp, ah }} accept
+    ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
+    ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
+  }}
+}}
+"""
+
+ICMP_ON_DENY = """\
+    ip saddr . ip daddr @denied4 limit rate 10/second reject with icmp type admin-prohibited
+    ip6 saddr . ip6 daddr @denied6 limit rate 10/second reject with icmpv6 type admin-prohibited"""
+
+
+def network_sets(name: str, networks: Iterable[Network]) -> str:
+    """Two sets of networks, one for each address family."""
+    lines = []
+    for version in (4, 6):
+        elements = ", ".join(str(one) for one in networks if one.version == version)
+        members = f" elements = {{ {elements} }};" if elements else ""
+        lines.append(f"set {name}{version} {{ type ipv{version}_addr; flags interval; auto-merge;{members} }}")
+    return "\n  ".join(lines)
+
+
+def ruleset(config: PlaneConfig) -> str:
+    """The table as `nft -f` reads it; it replaces a former one in one step."""
+    inside = ", ".join(f'"{name}"' for name in config.inside)
+    return RULESET.format(
+        table=TABLE, pairs=PAIRS, queue=config.queue_number, mark=config.mark,
+        sources=network_sets("sources", protected(config)),
+        exempt=network_sets("exempt", exempt_destinations(config)),
+        resolvers=network_sets("resolvers", config.resolver_sources),
+        inside=f"iifname {{ {inside} }} " if inside else "",
+        icmp_on_deny=ICMP_ON_DENY if config.icmp_on_deny else "",
+        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
+        icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
+
+
+def numbers(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def load(text: str) -> None:
+    """Hand a ruleset to `nft`, all or nothing. Blocks for some milliseconds. Raises PlaneError."""
+    program = shutil.which("nft", path=NFT_PATH)
+    if program is None:
+        raise PlaneError("load the nftables rules: there is no `nft`; install the package nftables")
+    try:
+        done = subprocess.run([program, "-f", "-"], input=text, text=True, capture_output=True, timeout=NFT_SECONDS,
+                              check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PlaneError(f"load the nftables rules: {error}") from None
+    if done.returncode:
+        said = next((line for line in done.stderr.splitlines() if "Error" in line), done.stderr.strip())
+        raise PlaneError(f"load the nftables rules: {said} (needed: kernel modules nf_tables, nft_queue, nft_fib_inet)")

@@ -1,0 +1,104 @@
+"""Security associations as XFRM messages: RFC 4303, and RFC 4322 section 12.1 for their selectors."""
+
+import errno
+from typing import Any
+
+from oesvc.ipsec.flow import Address
+from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa
+from oesvc.kernel.constants import (
+    IPPROTO_ESP,
+    NLM_F_DUMP,
+    REPLAY_WINDOW,
+    XFRM_INF,
+    XFRM_MODE_TUNNEL,
+    XfrmMessage,
+)
+from oesvc.kernel.netlink import Request
+from oesvc.kernel.spd import FAMILY, Selector, encode
+from oesvc.kernel.structs import SaId, SaMessage
+
+CIPHERS = {Encryption.DES3_CBC: b"cbc(des3_ede)", Encryption.AES_CBC: b"cbc(aes)",
+           Encryption.AES_GCM_16: b"rfc4106(gcm(aes))"}
+"The kernel's names."
+
+INTEGRITY = {
+    Integrity.HMAC_MD5_96: (b"hmac(md5)", 96),
+    Integrity.HMAC_SHA1_96: (b"hmac(sha1)", 96),
+    Integrity.HMAC_SHA2_256_128: (b"hmac(sha256)", 128),
+    Integrity.HMAC_SHA2_384_192: (b"hmac(sha384)", 192),
+    Integrity.HMAC_SHA2_512_256: (b"hmac(sha512)", 256),
+}
+"The kernel's names, and the bits of the ICV on the wire."
+
+GCM_ICV_BITS = 128
+
+SEQUENCE_NUMBERS = 0xFFFFFFFF
+"An SA is at its end before they would repeat (RFC 4303 section 3.3.3)."
+
+Attributes = list[tuple[str, dict[str, Any]]]
+
+
+def algorithms(sa: IpsecSa) -> Attributes:
+    """The attributes that name the algorithms and carry the keys."""
+    cipher = {"alg_name": CIPHERS[sa.transform.encryption], "alg_key_len": 8 * len(sa.encryption_key),
+              "alg_key": sa.encryption_key}
+    if sa.transform.integrity is None:
+        return [("XFRMA_ALG_AEAD", cipher | {"alg_icv_len": GCM_ICV_BITS})]
+    name, icv_bits = INTEGRITY[sa.transform.integrity]
+    return [("XFRMA_ALG_CRYPT", cipher),
+            ("XFRMA_ALG_AUTH_TRUNC", {"alg_name": name, "alg_key_len": 8 * len(sa.integrity_key),
+                                      "alg_icv_len": icv_bits, "alg_key": sa.integrity_key})]
+
+
+def soft_share(spi: int) -> float:
+    """At which share of an outbound SA's lifetime it is renewed: 85 to 95 %, spread so that not all are at once.
+
+    Only outbound SAs have a soft limit: what is outbound here is inbound at the peer, so the SPI, different in
+    both directions, keeps the two ends from renewing in the same moment.
+    """
+    return 0.85 + 0.1 * (spi % 1009) / 1009
+
+
+def lifetime(sa: IpsecSa, inbound: bool) -> dict[str, int]:
+    """struct xfrm_lifetime_cfg: time, octets and datagrams, hard and (outbound) soft."""
+    octets = sa.lifetime.kilobytes * 1024
+    share = 0.0 if inbound else soft_share(sa.spi)
+    return {
+        "hard_add_expires_seconds": sa.lifetime.seconds,
+        "soft_add_expires_seconds": int(sa.lifetime.seconds * share),
+        "hard_byte_limit": octets or XFRM_INF, "soft_byte_limit": int(octets * share) or XFRM_INF,
+        "hard_packet_limit": SEQUENCE_NUMBERS, "soft_packet_limit": int(SEQUENCE_NUMBERS * share) or XFRM_INF}
+
+
+def add_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
+    """Add an SA for its own pair of inner addresses alone."""
+    fields = Selector.of_flow(sa.flow).fields() | lifetime(sa, inbound) | {
+        "id_daddr": sa.destination.packed, "id_spi": sa.spi, "id_proto": IPPROTO_ESP, "saddr": sa.source.packed,
+        "reqid": reqid, "family": FAMILY[sa.destination.version], "mode": XFRM_MODE_TUNNEL}
+    window: Attributes = [("XFRMA_REPLAY_ESN_VAL", {
+        "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
+    way = "inbound" if inbound else "outbound"
+    return Request(XfrmMessage.NEWSA, encode(SaMessage(), fields, algorithms(sa) + (window if inbound else [])),
+                   f"add the {way} SA {sa.spi:#010x} from {sa.source} to {sa.destination} ({sa.transform}, {sa.flow})")
+
+
+def delete_sa(spi: int, destination: Address) -> Request:
+    """Delete an SA, if there is one."""
+    fields = {"daddr": destination.packed, "spi": spi, "family": FAMILY[destination.version], "proto": IPPROTO_ESP}
+    return Request(XfrmMessage.DELSA, encode(SaId(), fields, []), f"delete the SA {spi:#010x} to {destination}",
+                   tolerates=frozenset({errno.ESRCH}))
+
+
+def list_sas() -> Request:
+    return Request(XfrmMessage.GETSA, b"", "list the SAs", flags=NLM_F_DUMP)
+
+
+WARM_UP = (
+    (EspTransform(Encryption.AES_GCM_16, 256, None), 36, 0),
+    (EspTransform(Encryption.AES_CBC, 256, Integrity.HMAC_SHA2_256_128), 32, 32),
+    (EspTransform(Encryption.AES_CBC, 256, Integrity.HMAC_SHA2_384_192), 32, 48),
+    (EspTransform(Encryption.AES_CBC, 256, Integrity.HMAC_SHA2_512_256), 32, 64),
+    (EspTransform(Encryption.AES_CBC, 128, Integrity.HMAC_SHA1_96), 16, 20),
+    (EspTransform(Encryption.DES3_CBC, 192, Integrity.HMAC_MD5_96), 24, 16),
+)
+"Transforms that bring in every algorithm, with the octets of their keys."

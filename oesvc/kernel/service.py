@@ -1,0 +1,287 @@
+"""The forwarding plane of RFC 4322 section 3.1 on Linux: SPD and SAD by XFRM, holding by NFQUEUE and nftables.
+
+A flow is held where it is not in the set `known` of the table `inet oegw`. Behind the hooks the SPD decides: a
+policy of the flow, or the trap, which lets nothing out. So a flow's policy is put into the SPD before the flow
+becomes known, and taken out after it has ceased to be.
+"""
+
+import socket
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+
+from oesvc.interfaces import PlaneError, PlaneListener
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.sa import IpsecSa
+from oesvc.kernel.constants import (
+    NETLINK_XFRM,
+    TRAP_REQID,
+    XFRM_POLICY_ALLOW,
+    XFRM_POLICY_BLOCK,
+    XFRMNLGRP_ACQUIRE,
+    XFRMNLGRP_EXPIRE,
+    Direction,
+    Priority,
+)
+from oesvc.kernel.exemptions import remaining_policies, standing_policies
+from oesvc.kernel.flows import FlowEntry, FlowTable, SaKey
+from oesvc.kernel.hold import Datagram, HoldTable
+from oesvc.kernel.netlink import Message, NetlinkSocket
+from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired, read_notification
+from oesvc.kernel.own_socket import exempt_socket
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.queue import PacketQueue
+from oesvc.kernel.ruleset import load, ruleset
+from oesvc.kernel.sad import add_sa, delete_sa
+from oesvc.kernel.sets import FlowSets
+from oesvc.kernel.spd import (
+    Selector,
+    Template,
+    create_policy,
+    delete_policy,
+    flow_policy,
+    get_policy,
+    ingress_policies,
+    put_policy,
+    read_policies,
+)
+from oesvc.kernel.standing import SETTINGS, replace_policies, set_kernel, warm_up
+
+Job = Generator[Deferred[Any], Any, None]
+
+ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: XFRM_POLICY_ALLOW,
+           ForwardingPolicy.DENY: XFRM_POLICY_BLOCK}
+
+INGRESS = (Direction.FWD, Direction.IN)
+
+
+class LinuxForwardingPlane:
+    """The ForwardingPlane of `oesvc.interfaces`. `reactor` reads sockets and knows the time."""
+
+    _xfrm: NetlinkSocket
+    _queue: PacketQueue
+    _sets: FlowSets
+
+    def __init__(self, reactor: Any, config: PlaneConfig) -> None:
+        self._log = Logger()
+        self._reactor = reactor
+        self._config = config
+        self._listener: PlaneListener | None = None
+        self._flows = FlowTable()
+        self._holds = HoldTable()
+        self._open: list[NetlinkSocket | PacketQueue | FlowSets] = []
+        self._settings: dict[str, int] = {}
+
+    # Starting and stopping
+
+    @inlineCallbacks
+    def start(self, listener: PlaneListener) -> Job:
+        """Take the place of a former run, closed at every moment, and begin to hold new flows.
+
+        Fails with PlaneError, and leaves nothing behind, where the kernel lacks a part or we lack a privilege.
+        """
+        try:
+            self._open_sockets()
+            yield self._queue.bind()
+            yield warm_up(self._xfrm)
+        except PlaneError:
+            self._close_sockets()
+            raise
+        try:
+            self._settings = set_kernel(SETTINGS)
+            yield from replace_policies(self._xfrm, standing_policies(self._config, Template(TRAP_REQID, None)))
+            load(ruleset(self._config))
+        except PlaneError:
+            yield self.stop()
+            raise
+        self._listener = listener
+        for flow in self._holds.flows():
+            listener.acquired(flow)
+
+    def _open_sockets(self) -> None:
+        self._xfrm = NetlinkSocket(self._reactor, NETLINK_XFRM)
+        self._open.append(self._xfrm)
+        self._open.append(NetlinkSocket(self._reactor, NETLINK_XFRM, self._notified,
+                                        (XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE)))
+        self._sets = FlowSets(self._reactor)
+        self._open.append(self._sets)
+        self._queue = PacketQueue(self._reactor, self._config.queue_number, self._config.queue_length,
+                                  self._config.mark, self._datagram_arrived)
+        self._open.append(self._queue)
+
+    def _close_sockets(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+    @inlineCallbacks
+    def stop(self) -> Job:
+        """Take everything out again but blocks for prefixes that must never go in clear, and what they spare.
+
+        The blocks replace the traps or come before they go: at no moment does anything pass to those prefixes.
+        """
+        self._listener = None
+        yield from replace_policies(self._xfrm, remaining_policies(self._config))
+        yield self._sets.delete_table()
+        set_kernel(self._settings)
+        self._close_sockets()
+
+    def own_socket(self, sock: socket.socket) -> None:
+        """Exempt a socket of the daemon (IKE, DNS) from the SPD and from being held. Raises PlaneError."""
+        exempt_socket(sock, self._config.mark)
+
+    # What the kernel says
+
+    def _datagram_arrived(self, datagram: Datagram) -> None:
+        """A datagram of a flow that is not known to the hooks, or was not when it came."""
+        entry = self._flows.get(datagram.flow)
+        if entry is not None and entry.policy is not None:
+            self._judge(entry.policy, [datagram])
+            return
+        asking = self._holds.ask(datagram.flow, self._reactor.seconds())
+        displaced = self._holds.keep(datagram)
+        if displaced is not None:
+            self._queue.drop(displaced)
+        if asking and self._listener is not None:
+            self._listener.acquired(datagram.flow)
+
+    def _judge(self, policy: ForwardingPolicy, datagrams: Sequence[Datagram]) -> None:
+        if policy is ForwardingPolicy.DENY:
+            self._queue.drop(*datagrams)
+        else:
+            self._queue.accept(*datagrams)
+
+    def _notified(self, message: Message) -> None:
+        event = read_notification(message)
+        if self._listener is None:
+            return
+        if isinstance(event, Acquire):
+            self._acquire(event, self._listener)
+        elif isinstance(event, SaExpired):
+            self._sa_expired(event, self._listener)
+        elif isinstance(event, PolicyExpired) and event.priority == Priority.FLOW \
+                and event.direction == Direction.OUT:
+            self._listener.policy_expired(event.flow, event.hard)
+
+    def _acquire(self, event: Acquire, listener: PlaneListener) -> None:
+        """The trap caught a datagram past the hooks, or the outbound SA of an encrypted flow is gone."""
+        entry = self._flows.get(event.flow)
+        policy = entry.policy if entry else None
+        missed = policy is None and event.priority == Priority.TRAP
+        bereft = policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.FLOW
+        if (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
+            listener.acquired(event.flow)
+
+    def _sa_expired(self, event: SaExpired, listener: PlaneListener) -> None:
+        """At the end of its last outbound SA a flow returns to hold (RFC 4322 section 3.1.5)."""
+        entry = self._flows.by_reqid(event.reqid)
+        key = (event.spi, event.destination)
+        if entry is None or key not in entry.inbound | entry.outbound:
+            return
+        if event.hard:
+            entry.inbound.discard(key)
+            entry.outbound.discard(key)
+            if not entry.outbound and entry.policy is ForwardingPolicy.ENCRYPT:
+                self.install_policy(entry.flow, ForwardingPolicy.HOLD).addErrback(
+                    lambda failure: self._log.failure("back to hold: {flow}", failure=failure, flow=entry.flow))
+        listener.sa_expired(entry.flow, event.spi, event.hard)
+
+    # Policies
+
+    def install_policy(self, flow: Flow, policy: ForwardingPolicy,
+                       gateways: Flow | None = None) -> "Deferred[None]":
+        """See ForwardingPlane."""
+        if policy is ForwardingPolicy.HOLD:
+            return self._flows.run(flow, self._withdraw)
+        return self._flows.run(flow, self._enforce, policy, gateways)
+
+    @inlineCallbacks
+    def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> Job:
+        template = None
+        if policy is ForwardingPolicy.ENCRYPT:
+            if gateways is None:
+                raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
+            template = Template(entry.reqid, gateways)
+        if (entry.policy, entry.template) != (policy, template):
+            outbound = flow_policy(entry.flow, ACTIONS[policy], template, self._config.idle_seconds)
+            yield self._xfrm.request((put_policy if entry.outbound_policy else create_policy)(outbound))
+            entry.outbound_policy = True
+            yield self._sets.change(entry.flow, entry.policy, policy)
+            entry.policy, entry.template = policy, template
+        self._judge(policy, self._holds.take(entry.flow))
+
+    @inlineCallbacks
+    def _withdraw(self, entry: FlowEntry) -> Job:
+        """Back to where datagrams are held."""
+        before, entry.policy, entry.template = entry.policy, None, None
+        yield self._sets.change(entry.flow, before, None)
+        if entry.outbound_policy:
+            yield self._xfrm.request(delete_policy(Direction.OUT, Selector.of_flow(entry.flow)))
+            entry.outbound_policy = False
+
+    def forget(self, flow: Flow) -> "Deferred[None]":
+        """See ForwardingPlane."""
+        self._queue.drop(*self._holds.take(flow))
+        return self._flows.run(flow, self._withdraw)
+
+    @inlineCallbacks
+    def last_use(self, flow: Flow) -> Generator[Deferred[Any], Any, float]:
+        """See ForwardingPlane. The kernel counts in seconds.
+
+        A socket of this host that only sends, and is connected, counts with its first datagram alone: the kernel
+        does not look the policy up again.
+        """
+        back = Selector.of_flow(flow.reversed())
+        replies = yield self._xfrm.request(
+            get_policy(Direction.OUT, Selector.of_flow(flow)), *(get_policy(way, back) for way in INGRESS))
+        return float(max((policy["use_time"] for policy in read_policies(replies)), default=0))
+
+    # SAs
+
+    def add_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """See ForwardingPlane."""
+        return self._flows.run(flow, self._add_sas, sas)
+
+    @inlineCallbacks
+    def _add_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        """All or none. One after the other: of those that the kernel refuses, none is ours to take back."""
+        added: list[IpsecSa] = []
+        try:
+            for sa in sas:
+                yield self._add_sa(entry, sa)
+                added.append(sa)
+        except PlaneError:
+            yield self._remove_sas(entry, added)
+            raise
+
+    @inlineCallbacks
+    def _add_sa(self, entry: FlowEntry, sa: IpsecSa) -> Job:
+        inbound = sa.flow == entry.flow.reversed()
+        if not inbound and sa.flow != entry.flow:
+            raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
+        yield self._xfrm.request(add_sa(sa, entry.reqid, inbound))
+        (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
+        template = Template(entry.reqid, Flow(sa.source, sa.destination))
+        if inbound and entry.ingress != template:
+            put = put_policy if entry.ingress else create_policy
+            yield self._xfrm.request(*map(put, ingress_policies(entry.flow, template)))
+            entry.ingress = template
+
+    def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """See ForwardingPlane."""
+        return self._flows.run(flow, self._remove_sas, sas)
+
+    @inlineCallbacks
+    def _remove_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        """The ingress policy goes last: until then nothing comes in by another way."""
+        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & (entry.inbound | entry.outbound)
+        if keys:
+            yield self._xfrm.request(*(delete_sa(*key) for key in keys))
+            entry.inbound -= keys
+            entry.outbound -= keys
+        if entry.ingress and not entry.inbound:
+            back = Selector.of_flow(entry.flow.reversed())
+            yield self._xfrm.request(*(delete_policy(way, back) for way in INGRESS))
+            entry.ingress = None

@@ -1,0 +1,93 @@
+"""Which flows are decided, told to the hooks: elements of the sets in the table `inet oegw`."""
+
+import errno
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.kernel.constants import (
+    NETLINK_NETFILTER,
+    NFNL_MSG_BATCH_BEGIN,
+    NFNL_MSG_BATCH_END,
+    NFNL_SUBSYS_NFTABLES,
+    NFPROTO_INET,
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_DELTABLE,
+    NFT_MSG_NEWSETELEM,
+    NLA_F_NESTED,
+    NLM_F_CREATE,
+)
+from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute
+from oesvc.kernel.queue import NFGEN
+from oesvc.kernel.ruleset import TABLE
+
+MEMBERSHIP: dict[ForwardingPolicy | None, tuple[str, ...]] = {
+    None: (),
+    ForwardingPolicy.HOLD: (),
+    ForwardingPolicy.PASS: ("known",),
+    ForwardingPolicy.DENY: ("known", "denied"),
+    ForwardingPolicy.ENCRYPT: ("known", "quoted"),
+}
+"In which sets a flow stands."
+
+# Attributes of linux/netfilter/nf_tables.h.
+NFTA_TABLE_NAME = NFTA_SET_ELEM_LIST_TABLE = NFTA_LIST_ELEM = NFTA_SET_ELEM_KEY = NFTA_DATA_VALUE = 1
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
+
+
+def nested(kind: int, value: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, value)
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode("ascii") + b"\0")
+
+
+def batch_mark(kind: int) -> Request:
+    """Beginning or end of a transaction."""
+    return Request(kind, NFGEN.pack(0, 0, NFNL_SUBSYS_NFTABLES), "change the table")
+
+
+def table_request(kind: int, body: bytes, asks: str, flags: int = 0) -> Request:
+    # ENOENT: somebody has flushed the ruleset. Then nothing is held any more, but the traps stay closed.
+    return Request((NFNL_SUBSYS_NFTABLES << 8) | kind, NFGEN.pack(NFPROTO_INET, 0, 0) + body, asks, flags,
+                   frozenset({errno.ENOENT}))
+
+
+def element(kind: int, name: str, flow: Flow) -> Request:
+    """Add or delete one flow; as an ICMP error quotes it, its answers' addresses are what counts."""
+    pair = flow.reversed() if name == "quoted" else flow
+    key = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, pair.source.packed + pair.destination.packed))
+    body = (text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
+            + text(NFTA_SET_ELEM_LIST_SET, f"{name}{flow.source.version}")
+            + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, key)))
+    deed, flags = ("add to", NLM_F_CREATE) if kind == NFT_MSG_NEWSETELEM else ("delete from", 0)
+    return table_request(kind, body, f"{deed} the set {name}: {flow}", flags)
+
+
+class FlowSets:
+    """The sets, changed in transactions."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._socket = NetlinkSocket(reactor, NETLINK_NETFILTER)
+
+    def change(self, flow: Flow, before: ForwardingPolicy | None,
+               after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
+        """Move a flow from the sets of one policy to those of another."""
+        old, new = MEMBERSHIP[before], MEMBERSHIP[after]
+        changes = [element(NFT_MSG_NEWSETELEM, name, flow) for name in new if name not in old]
+        changes += [element(NFT_MSG_DELSETELEM, name, flow) for name in old if name not in new]
+        return self._transaction(*changes) if changes else succeed([])
+
+    def delete_table(self) -> "Deferred[list[Message]]":
+        return self._transaction(table_request(NFT_MSG_DELTABLE, text(NFTA_TABLE_NAME, TABLE), "delete the table"))
+
+    def _transaction(self, *requests: Request) -> "Deferred[list[Message]]":
+        return self._socket.request(*requests, opening=batch_mark(NFNL_MSG_BATCH_BEGIN),
+                                    closing=batch_mark(NFNL_MSG_BATCH_END))
+
+    def close(self) -> None:
+        self._socket.close()

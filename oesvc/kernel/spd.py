@@ -1,0 +1,183 @@
+"""Policies of the SPD as XFRM messages: RFC 4322 section 3.1, RFC 4301 section 4.4.1."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.kernel.constants import (
+    IPPROTO_ESP,
+    NLM_F_DUMP,
+    XFRM_INF,
+    XFRM_MODE_TRANSPORT,
+    XFRM_MODE_TUNNEL,
+    XFRM_POLICY_ALLOW,
+    XFRM_POLICY_BLOCK,
+    Direction,
+    Priority,
+    XfrmMessage,
+)
+from oesvc.kernel.netlink import HEADER, Message, Request
+from oesvc.kernel.structs import PolicyId, PolicyMessage
+
+Network = IPv4Network | IPv6Network
+
+EVERYWHERE: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+VERSION = {family: version for version, family in FAMILY.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which datagrams a policy is about. For ICMP the type stands in `source_port`, as XFRM has it."""
+
+    source: Network
+    destination: Network
+    protocol: int = 0
+    source_port: int = 0
+    destination_port: int = 0
+
+    @classmethod
+    def of_flow(cls, flow: Flow) -> "Selector":
+        return cls(ip_network(flow.source), ip_network(flow.destination))
+
+    def fields(self, prefix: str = "sel_") -> dict[str, Any]:
+        """struct xfrm_selector."""
+        return {prefix + name: value for name, value in (
+            ("daddr", self.destination.network_address.packed), ("saddr", self.source.network_address.packed),
+            ("dport", self.destination_port), ("dport_mask", 0xFFFF if self.destination_port else 0),
+            ("sport", self.source_port), ("sport_mask", 0xFFFF if self.source_port else 0),
+            ("family", FAMILY[self.source.version]), ("prefixlen_d", self.destination.prefixlen),
+            ("prefixlen_s", self.source.prefixlen), ("proto", self.protocol))}
+
+    @classmethod
+    def read(cls, message: Any, prefix: str = "sel_") -> "Selector":
+        family = message[prefix + "family"]
+        return cls(
+            ip_network((address(family, message[prefix + "saddr"]), message[prefix + "prefixlen_s"])),
+            ip_network((address(family, message[prefix + "daddr"]), message[prefix + "prefixlen_d"])),
+            message[prefix + "proto"], message[prefix + "sport"], message[prefix + "dport"])
+
+    @property
+    def flow(self) -> Flow:
+        """The pair of addresses, for a selector of single hosts."""
+        return Flow(self.source.network_address, self.destination.network_address)
+
+    def __str__(self) -> str:
+        ports = f" protocol {self.protocol} ports {self.source_port}-{self.destination_port}" if self.protocol else ""
+        return f"{self.source} -> {self.destination}{ports}"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a policy wants its datagrams protected by ESP: in a tunnel between gateways, or (None) end to end."""
+
+    reqid: int
+    gateways: Flow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One entry of the SPD."""
+
+    direction: Direction
+    selector: Selector
+    priority: int
+    action: int = XFRM_POLICY_ALLOW
+    template: Template | None = None
+    idle_seconds: int = 0
+    "The kernel says so when the policy was not used for so long (0: it does not)."
+
+
+def address(family: int, octets: bytes) -> Address:
+    """xfrm_address_t."""
+    return ip_address(octets[:4] if family == socket.AF_INET else octets[:16])
+
+
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """struct xfrm_userpolicy_info."""
+    return policy.selector.fields() | {
+        "soft_byte_limit": XFRM_INF, "hard_byte_limit": XFRM_INF, "soft_packet_limit": XFRM_INF,
+        "hard_packet_limit": XFRM_INF, "soft_use_expires_seconds": policy.idle_seconds,
+        "priority": policy.priority, "dir": policy.direction, "action": policy.action}
+
+
+def template_fields(template: Template, version: int) -> dict[str, Any]:
+    """struct xfrm_user_tmpl: any algorithm will do; which ones, the SAs say."""
+    outer = template.gateways
+    return {
+        "id_daddr": outer.destination.packed if outer else b"", "saddr": outer.source.packed if outer else b"",
+        "id_proto": IPPROTO_ESP, "family": FAMILY[outer.source.version if outer else version],
+        "reqid": template.reqid, "mode": XFRM_MODE_TUNNEL if outer else XFRM_MODE_TRANSPORT,
+        "aalgos": 0xFFFFFFFF, "ealgos": 0xFFFFFFFF, "calgos": 0xFFFFFFFF}
+
+
+def encode(message: Any, fields: dict[str, Any], attrs: list[tuple[str, dict[str, Any]]]) -> bytes:
+    """The body of a message declared on nlmsg, without its netlink header."""
+    message.update(fields)
+    message["attrs"] = attrs
+    message.encode()
+    return bytes(message.data[HEADER.size:])
+
+
+def create_policy(policy: Policy) -> Request:
+    """Create the policy; refused where the SPD has one of this selector and direction, of whatever priority."""
+    return _policy_request(XfrmMessage.NEWPOLICY, policy)
+
+
+def put_policy(policy: Policy) -> Request:
+    """Create the policy, or replace the one of the same selector and direction without a gap."""
+    return _policy_request(XfrmMessage.UPDPOLICY, policy)
+
+
+def _policy_request(kind: XfrmMessage, policy: Policy) -> Request:
+    attrs = [("XFRMA_TMPL", template_fields(policy.template, policy.selector.source.version))] \
+        if policy.template else []
+    deed = "block" if policy.action == XFRM_POLICY_BLOCK else "protect" if policy.template else "pass"
+    return Request(kind, encode(PolicyMessage(), policy_fields(policy), attrs),
+                   f"put a policy ({policy.direction.name.lower()}, {deed}) for {policy.selector}")
+
+
+def delete_policy(direction: Direction, selector: Selector) -> Request:
+    """Delete the policy, if there is one."""
+    return Request(XfrmMessage.DELPOLICY, encode(PolicyId(), selector.fields() | {"dir": direction}, []),
+                   f"delete the policy ({direction.name.lower()}) for {selector}",
+                   tolerates=frozenset({errno.ENOENT}))
+
+
+def get_policy(direction: Direction, selector: Selector) -> Request:
+    """Ask for the policy; no reply if there is none."""
+    return Request(XfrmMessage.GETPOLICY, encode(PolicyId(), selector.fields() | {"dir": direction}, []),
+                   f"get the policy ({direction.name.lower()}) for {selector}",
+                   tolerates=frozenset({errno.ENOENT}))
+
+
+def list_policies() -> Request:
+    return Request(XfrmMessage.GETPOLICY, b"", "list the policies", flags=NLM_F_DUMP)
+
+
+def read_policies(messages: list[Message]) -> Iterator[Any]:
+    """The decoded replies; the policies of single sockets, which a dump lists too, are left out."""
+    for message in messages:
+        decoded = PolicyMessage(message.octets)
+        decoded.decode()
+        if decoded["dir"] <= Direction.FWD:
+            yield decoded
+
+
+def flow_policy(flow: Flow, action: int, template: Template | None, idle_seconds: int) -> Policy:
+    """The outbound policy of one flow (RFC 4322 sections 3.1.3 to 3.1.5)."""
+    return Policy(Direction.OUT, Selector.of_flow(flow), Priority.FLOW, action, template, idle_seconds)
+
+
+def ingress_policies(flow: Flow, template: Template) -> list[Policy]:
+    """What answers the flow must come out of its own tunnel (RFC 4322 section 12.1).
+
+    In both directions: FWD for datagrams to hosts behind us, IN for those to an address of this host.
+    """
+    selector = Selector.of_flow(flow.reversed())
+    return [Policy(direction, selector, Priority.FLOW, template=template)
+            for direction in (Direction.FWD, Direction.IN)]

@@ -1,0 +1,109 @@
+"""What stands in the kernel whatever flows there are, and what a former run has left there."""
+
+import os
+from collections.abc import Generator, Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+
+from oesvc.interfaces import PlaneError
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.kernel.constants import ACQUIRE_EXPIRES, OUR_PRIORITIES, OUR_REQIDS, TRAP_REQID, Direction, Priority
+from oesvc.kernel.netlink import NetlinkSocket, Request
+from oesvc.kernel.sad import WARM_UP, add_sa, delete_sa, list_sas
+from oesvc.kernel.spd import Policy, Selector, address, delete_policy, list_policies, put_policy, read_policies
+from oesvc.kernel.structs import SaMessage
+
+SETTINGS = {"xfrm_larval_drop": 1, "xfrm_acq_expires": ACQUIRE_EXPIRES}
+"Under net.core, of our network namespace: drop what meets a trap, and ask again soon."
+
+AT_ONCE = 64
+"Requests in one datagram to the kernel."
+
+PolicyKey = tuple[int, Selector]
+"What tells one policy from another: not its priority."
+
+Job = Generator[Deferred[Any], Any, Any]
+
+log = Logger()
+
+
+def set_kernel(settings: dict[str, int], root: Path = Path("/proc/sys/net/core")) -> dict[str, int]:
+    """Write settings; returns what they were. Raises PlaneError."""
+    former = {}
+    for name, value in settings.items():
+        try:
+            former[name] = int((root / name).read_text())
+            if former[name] != value:
+                (root / name).write_text(f"{value}\n")
+        except OSError as error:
+            raise PlaneError(f"set net.core.{name} to {value}: {os.strerror(error.errno or 0)}"
+                             " (needed: a kernel with XFRM, and a writable /proc/sys)") from None
+    return former
+
+
+@inlineCallbacks
+def warm_up(xfrm: NetlinkSocket) -> Job:
+    """Load the kernel's algorithms: the first SA of each costs up to a second, which no flow shall wait for.
+
+    Fails with PlaneError if there is no ESP at all; a single algorithm that is missing is only logged.
+    """
+    refused = []
+    for version, (transform, key, integrity_key) in enumerate([*WARM_UP, WARM_UP[0]]):
+        ours, theirs = ("127.0.0.1", "127.0.0.2") if version < len(WARM_UP) else ("::1", "::2")
+        flow = Flow(ip_address(ours), ip_address(theirs))
+        # Keys from the system: a cipher may refuse weak ones (3DES with equal thirds).
+        sa = IpsecSa(0x100 + version, flow.source, flow.destination, flow, transform, os.urandom(key),
+                     os.urandom(integrity_key), Lifetime(1))
+        try:
+            yield xfrm.request(add_sa(sa, TRAP_REQID, inbound=False))
+        except PlaneError as error:
+            refused.append(str(error))
+        yield xfrm.request(delete_sa(sa.spi, sa.destination))
+    if len(refused) > len(WARM_UP):
+        raise PlaneError(f"this kernel has no ESP (needed: modules esp4, esp6 and xfrm_user): {refused[0]}")
+    for what in refused:
+        log.warn("the kernel lacks an algorithm: {what}", what=what)
+
+
+@inlineCallbacks
+def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
+    """Make `wanted` our only policies, first putting and then deleting; then delete all our SAs.
+
+    Policies of others stay: where one has the selector of a wanted one, it is that one which counts. Only a trap
+    cannot give way, for then datagrams would pass it: PlaneError.
+    """
+    ours: set[PolicyKey] = set()
+    others: set[PolicyKey] = set()
+    for message in read_policies((yield xfrm.request(list_policies()))):
+        known = ours if message["priority"] in OUR_PRIORITIES else others
+        known.add((message["dir"], Selector.read(message)))
+    put = {(policy.direction, policy.selector): policy for policy in wanted}
+    for key in put.keys() & others:
+        if put[key].priority == Priority.TRAP:
+            raise PlaneError(f"the policy for {key[1]} is already there, of another program; remove that one")
+        del put[key]
+    yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])
+    yield from in_parts(xfrm, [delete_policy(Direction(direction), selector)
+                               for direction, selector in ours - put.keys()])
+    yield from delete_our_sas(xfrm)
+
+
+def delete_our_sas(xfrm: NetlinkSocket) -> Job:
+    """SAs are known by their reqid; keys of a former run are of no use."""
+    found = []
+    for message in (yield xfrm.request(list_sas())):
+        sa = SaMessage(message.octets)
+        sa.decode()
+        if sa["reqid"] in OUR_REQIDS:
+            found.append(delete_sa(sa["id_spi"], address(sa["family"], sa["id_daddr"])))
+    yield from in_parts(xfrm, found)
+
+
+def in_parts(xfrm: NetlinkSocket, requests: list[Request]) -> Job:
+    for start in range(0, len(requests), AT_ONCE):
+        yield xfrm.request(*requests[start:start + AT_ONCE])

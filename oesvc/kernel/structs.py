@@ -1,0 +1,115 @@
+"""The XFRM messages of linux/xfrm.h, declared on pyroute2's `nlmsg` (pyroute2 itself has none).
+
+Structures inside structures become runs of fields with a prefix. Padding that the C compiler puts in is written out.
+"""
+
+from pyroute2.netlink import nla, nlmsg
+
+Fields = tuple[tuple[str, str], ...]
+
+
+def selector(prefix: str) -> Fields:
+    """struct xfrm_selector, 56 octets. Ports and their masks are in network order."""
+    return tuple((prefix + name, form) for name, form in (
+        ("daddr", "16s"), ("saddr", "16s"), ("dport", ">H"), ("dport_mask", ">H"), ("sport", ">H"),
+        ("sport_mask", ">H"), ("family", "H"), ("prefixlen_d", "B"), ("prefixlen_s", "B"), ("proto", "B"),
+        ("pad", "3x"), ("ifindex", "i"), ("user", "I")))
+
+
+def sa_id(prefix: str) -> Fields:
+    """struct xfrm_id, 24 octets."""
+    return tuple((prefix + name, form) for name, form in (
+        ("daddr", "16s"), ("spi", ">I"), ("proto", "B"), ("pad", "3x")))
+
+
+LIFETIME: Fields = tuple((name, "Q") for name in (
+    "soft_byte_limit", "hard_byte_limit", "soft_packet_limit", "hard_packet_limit",
+    "soft_add_expires_seconds", "hard_add_expires_seconds", "soft_use_expires_seconds", "hard_use_expires_seconds",
+    "bytes", "packets", "add_time", "use_time"))
+"struct xfrm_lifetime_cfg and the xfrm_lifetime_cur that always follows it."
+
+POLICY: Fields = (*selector("sel_"), *LIFETIME, ("priority", "I"), ("index", "I"), ("dir", "B"), ("action", "B"),
+                  ("flags", "B"), ("share", "B"), ("pad", "4x"))
+"struct xfrm_userpolicy_info, 168 octets."
+
+SA: Fields = (*selector("sel_"), *sa_id("id_"), ("saddr", "16s"), *LIFETIME, ("replay_window_stat", "I"),
+              ("replay_stat", "I"), ("integrity_failed", "I"), ("seq", "I"), ("reqid", "I"), ("family", "H"),
+              ("mode", "B"), ("replay_window", "B"), ("flags", "B"), ("pad", "7x"))
+"struct xfrm_usersa_info, 224 octets."
+
+
+class XfrmAttributes(nlmsg):  # type: ignore[misc]
+    """What all messages share: the attributes that this package writes or reads."""
+
+    nla_map = (
+        (2, "XFRMA_ALG_CRYPT", "algo"),
+        (5, "XFRMA_TMPL", "template"),
+        (18, "XFRMA_ALG_AEAD", "algo_icv"),
+        (20, "XFRMA_ALG_AUTH_TRUNC", "algo_icv"),
+        (23, "XFRMA_REPLAY_ESN_VAL", "replay"),
+    )
+
+    class algo(nla):  # type: ignore[misc]  # noqa: N801 (pyroute2 looks these classes up by the names above)
+        """struct xfrm_algo; the key's length is in bits."""
+
+        fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_key", "s"))
+
+    class algo_icv(nla):  # type: ignore[misc]  # noqa: N801
+        """struct xfrm_algo_auth, struct xfrm_algo_aead; both lengths are in bits."""
+
+        fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_icv_len", "I"), ("alg_key", "s"))
+
+    class template(nla):  # type: ignore[misc]  # noqa: N801
+        """struct xfrm_user_tmpl, 64 octets."""
+
+        fields = (*sa_id("id_"), ("family", "H"), ("pad", "2x"), ("saddr", "16s"), ("reqid", "I"), ("mode", "B"),
+                  ("share", "B"), ("optional", "B"), ("pad2", "1x"), ("aalgos", "I"), ("ealgos", "I"), ("calgos", "I"))
+
+    class replay(nla):  # type: ignore[misc]  # noqa: N801
+        """struct xfrm_replay_state_esn with room for a window of 128."""
+
+        fields = (("bmp_len", "I"), ("oseq", "I"), ("seq", "I"), ("oseq_hi", "I"), ("seq_hi", "I"),
+                  ("replay_window", "I"), ("bmp", "16s"))
+
+
+class PolicyMessage(XfrmAttributes):
+    """NEWPOLICY, UPDPOLICY."""
+
+    fields = POLICY
+
+
+class PolicyId(XfrmAttributes):
+    """DELPOLICY, GETPOLICY: struct xfrm_userpolicy_id."""
+
+    fields = (*selector("sel_"), ("index", "I"), ("dir", "B"), ("pad", "3x"))
+
+
+class SaMessage(XfrmAttributes):
+    """NEWSA."""
+
+    fields = SA
+
+
+class SaId(XfrmAttributes):
+    """DELSA, GETSA: struct xfrm_usersa_id."""
+
+    fields = (("daddr", "16s"), ("spi", ">I"), ("family", "H"), ("proto", "B"), ("pad", "1x"))
+
+
+class AcquireMessage(XfrmAttributes):
+    """ACQUIRE: struct xfrm_user_acquire."""
+
+    fields = (*sa_id("id_"), ("saddr", "16s"), *((f"wanted_{name}", form) for name, form in selector("sel_")),
+              *POLICY, ("aalgos", "I"), ("ealgos", "I"), ("calgos", "I"), ("seq", "I"))
+
+
+class ExpireMessage(XfrmAttributes):
+    """EXPIRE: struct xfrm_user_expire."""
+
+    fields = (*SA, ("hard", "B"), ("pad3", "7x"))
+
+
+class PolicyExpireMessage(XfrmAttributes):
+    """POLEXPIRE: struct xfrm_user_polexpire."""
+
+    fields = (*POLICY, ("hard", "B"), ("pad3", "7x"))
