@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab import keys
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
+from tests.lab.keys import public_keys
 from tests.lab.names import canonical_records, serve_names, signed_zones
 from tests.lab.network import Network
 
@@ -25,7 +25,7 @@ class Lab:
 def named_network() -> Iterator[Network]:
     """The network with its DNS, but no daemon: its gateways only forward."""
     with Network() as net:
-        serve_names(net, signed_zones(canonical_records({name: keys.public_key(name) for name in keys.GATEWAYS})))
+        serve_names(net, signed_zones(canonical_records(public_keys())))
         yield net
 
 
@@ -38,7 +38,7 @@ def lab() -> Iterator[Lab]:
 
 def build(net: Network) -> Lab:
     gateways = [Gateway(net, row) for row in GATEWAYS]
-    serve_names(net, signed_zones(canonical_records({name: keys.public_key(name) for name in keys.GATEWAYS})))
+    serve_names(net, signed_zones(canonical_records(public_keys())))
     start_gateways(gateways)
     return Lab(net, *gateways)
 

@@ -75,7 +75,7 @@ class Gateway:
 
     def oegw(self, *words: str, check: bool = True) -> str:
         """What the command `oegw WORDS...` prints. With `check`, a status other than 0 raises."""
-        command = [PYTHON, "-m", "oesvc.operator.main", "--control", str(self.control), *words]
+        command = [PYTHON, "-m", "oesvc.operator.main", words[0], "--control", str(self.control), *words[1:]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
         if check and done.returncode:
             raise RuntimeError(f"oegw {' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}"

@@ -5,37 +5,24 @@
 
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.keys import key_pair
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache/lab-keys"
 GATEWAYS = ("sg-a", "sg-b")
 
 
 def private_key_file(name: str) -> Path:
-    """The PEM file (PKCS #8) of a gateway's key, made if it is not there."""
+    """The PEM file of a gateway's key, made if it is not there."""
     file = FOLDER / f"{name}.pem"
     if not file.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        file.chmod(0o600)
+        key_pair.generate(file)
     return file
 
 
-def public_key(name: str) -> RsaPublicKey:
-    """The public half of it."""
-    key = load_pem_private_key(private_key_file(name).read_bytes(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    numbers = key.public_key().public_numbers()
-    return RsaPublicKey(numbers.e, numbers.n)
+def public_keys() -> dict[str, RsaPublicKey]:
+    """The public halves, by gateway."""
+    return {name: key_pair.public_key(key_pair.load(private_key_file(name))) for name in GATEWAYS}
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ All zones are signed by BIND's tools and served by one nsd on the host `dns`; ea
 a plain recursive resolver without validation (RFC 4322 section 2.3.1: the records are in the reverse maps).
 """
 
-import ipaddress
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.keys.records import records
 from tests.lab.network import Host, Network, address_of
-from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, txt, unbound_conf
+from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
 
 NAME_SERVER = "ns.test."
 ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
@@ -21,33 +22,23 @@ CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 
 def reverse_name(address: str) -> str:
     """`65.0.1.192.in-addr.arpa.` of 192.1.0.65."""
-    return ipaddress.ip_address(address).reverse_pointer + "."
-
-
-def delegation_record(address: str, gateway: str, key: RsaPublicKey, precedence: int = 10) -> str:
-    """RFC 4322 section 5.2: `gateway` may speak for `address`."""
-    return f"{reverse_name(address)} IN TXT {txt(f'X-IPsec-Server({precedence})={gateway} {key.to_base64()}')}"
-
-
-def key_record(gateway: str, key: RsaPublicKey) -> str:
-    """RFC 4322 section 5.1: flags 0x4200, protocol 4 (IPsec), algorithm 1 (RSA)."""
-    return f"{reverse_name(gateway)} IN KEY {0x4200} 4 1 {key.to_base64()}"
+    return ip_address(address).reverse_pointer + "."
 
 
 def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
     """What SG-A and SG-B publish for themselves, Alice and Bob, for both IP versions."""
     return [record for version in (4, 6) for client, gateway in CLIENTS.items()
-            for record in (key_record(address_of(gateway, version), keys[gateway]),
-                           delegation_record(address_of(client, version), address_of(gateway, version), keys[gateway]))]
+            for record in records(ip_address(address_of(gateway, version)), [ip_address(address_of(client, version))],
+                                  keys[gateway])]
 
 
-def signed_zones(records: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:
-    """The lab's table of zones, each record in the nearest zone above its owner."""
+def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:
+    """The lab's table of zones, each record (a line of a zone file) in the nearest zone above its owner."""
     inside: dict[str, list[str]] = {name: [] for name in names}
-    for record in records:
-        owner = record.split()[0]
-        inside[max((name for name in names if f".{owner}".endswith(f".{name.lstrip('.')}")), key=len)].append(record)
-    return [Zone(name, "\n".join(lines)) for name, lines in inside.items()]
+    for line in lines:
+        owner = line.split()[0]
+        inside[max((name for name in names if f".{owner}".endswith(f".{name.lstrip('.')}")), key=len)].append(line)
+    return [Zone(name, "\n".join(own)) for name, own in inside.items()]
 
 
 def serve_names(net: Network, zones: Sequence[Zone], resolvers: Iterable[str] = ("sg-a", "sg-b")) -> ZoneTree:

@@ -1,0 +1,59 @@
+# `make help` says what there is. Results, environments and the lab's kernel live in .cache/.
+
+PYTHON = /usr/bin/python3
+TOOLS = .cache/venv-tools/bin
+RESULTS = .cache/results
+PYTEST = -m pytest -q -p no:cacheprovider
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: help setup demo check check-unit check-newest check-lab lint conformance deb clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup:  ## install what everything below needs (Debian packages, as root; the rest in .cache)
+	@tools/setup-lab
+
+demo:  ## watch Alice's datagrams to Bob being encrypted by gateways that never heard of each other
+	@tools/setup-lab debian kernel
+	@$(PYTHON) -m tests.lab.keys
+	@tools/in-lab-kernel --time-limit 900 $(PYTHON) -m tests.lab.demo
+
+check: setup  ## everything; ends with one summary of it all
+	@tools/check lint unit newest deb lab
+
+check-unit:  ## the quick part: unit tests on Debian's own packages
+	$(PYTHON) $(PYTEST) -m "not lab" --junitxml=$(RESULTS)/unit.xml
+
+check-newest:  ## unit tests on the newest Twisted, cryptography and pyroute2 of PyPI
+	@tools/setup-lab newest
+	.cache/venv-newest/bin/python $(PYTEST) -m "not lab" --junitxml=$(RESULTS)/newest.xml
+
+check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
+	@tools/setup-lab debian kernel
+	@$(PYTHON) -m tests.lab.keys
+	@rm -rf .cache/lab-out
+	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -v $(if $(T),-k "$(T)") \
+	  --junitxml=.cache/lab-out/lab.xml
+	@mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/
+
+lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
+	@tools/setup-lab tools newest
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance
+	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
+	$(PYTHON) tools/conformance --check
+
+conformance:  ## write docs/conformance.md anew from the marks on the tests
+	$(PYTHON) tools/conformance
+
+deb:  ## build the Debian package in .cache/deb
+	@tools/setup-lab debian
+	rm -rf .cache/deb && mkdir -p .cache/deb/oegw
+	git ls-files -z | tar -c --null -T - | tar -x -C .cache/deb/oegw
+	cd .cache/deb/oegw && dpkg-buildpackage -b -us -uc >../build.log 2>&1 || { tail -50 ../build.log; exit 1; }
+	dpkg-deb --info .cache/deb/oegw_*.deb
+
+clean:  ## remove all that was made here, but the environments and the lab's kernel
+	rm -rf build *.egg-info .pybuild .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(RESULTS) .cache/lab-out .cache/deb
+	find . -name __pycache__ -prune -exec rm -rf {} +
