@@ -75,7 +75,7 @@ def tell_pings(story: Story, alice: Host) -> None:
 def tell_tap(story: Story, packets: Sequence[Packet]) -> None:
     story.chapter("what a tap on the public Internet saw")
     start = packets[0].time if packets else 0
-    told = [packet for packet in packets if packet.is_esp or packet.is_isakmp or "ICMP" == packet.describe()[:4]
+    told = [packet for packet in packets if packet.describe().startswith(("ESP", "ISAKMP", "ICMP "))
             or any(kind in packet.describe() for kind in (" TXT ", " KEY "))]
     for packet in told[:SHOWN]:
         print(f"    {packet.time - start:7.3f}  {packet.source:>13} -> {packet.destination:13}  {packet.describe()}")
@@ -93,7 +93,7 @@ def tell_why(story: Story, gateway: Gateway) -> None:
     story.chapter("oegw timeline: the negotiation, in the shape of RFC 4322 section 11.2")
     timeline = gateway.timeline(ALICE, BOB)
     print(indented(timeline))
-    story.claim("the time line tells of the question to the DNS and of the tunnel", "5B" in timeline and "5P" in timeline)
+    story.claim("it begins with the question to the DNS and ends with quick mode", "5B" in timeline and "5P" in timeline)
     for destination, outcome in ((BOB, "is encrypted"), (CAROL, "goes in clear"), (FRANK, "is denied")):
         story.chapter(f"oegw why {ALICE} {destination}")
         why = gateway.why(ALICE, destination)
