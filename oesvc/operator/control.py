@@ -66,7 +66,7 @@ class ControlFactory(Factory):
         self._daemon = daemon
         self._seconds = seconds
 
-    def buildProtocol(self, addr: IAddress | None) -> ControlProtocol:
+    def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
         return ControlProtocol(self._daemon, self._seconds)
 
 

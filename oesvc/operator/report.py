@@ -13,6 +13,9 @@ from oesvc.timeline import render
 SCHEMA = 1
 "Version of every JSON answer; it grows when a field is renamed or goes."
 
+COLUMN_NAMES = {Party.HERE: "source", Party.GATEWAY: "gateway", Party.DNS: "DNS", Party.PEER: "peer",
+                Party.THERE: "destination"}
+
 OUTCOMES = {
     ForwardingPolicy.ENCRYPT: "is encrypted",
     ForwardingPolicy.PASS: "goes in clear",
@@ -83,14 +86,12 @@ def why_text(answer: dict[str, Any]) -> str:
 
 def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
     """The time line of a flow's negotiation, drawn as in section 11.2."""
-    names = {Party.HERE: str(flow.source), Party.GATEWAY: "this gateway", Party.DNS: "DNS", Party.PEER: "peer",
-             Party.THERE: str(flow.destination)}
     entries = daemon.journal.entries(flow)
     return {"schema": SCHEMA, "source": str(flow.source), "destination": str(flow.destination),
             "entries": [{"at": entry.at, "step": entry.arrow.label if entry.arrow else "",
                          "ink": entry.arrow.ink.value if entry.arrow else "", "text": entry.text}
                         for entry in entries],
-            "text": render(entries, names)}
+            "text": f"{flow}\n{render(entries, COLUMN_NAMES)}" if entries else ""}
 
 
 def timeline_text(answer: dict[str, Any]) -> str:

@@ -1,0 +1,87 @@
+"""Stand-ins for the outside worlds at the daemon's seams; all write one diary."""
+
+from twisted.internet.defer import Deferred, succeed
+
+from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+
+
+class FakePlane:
+    """A forwarding plane that acknowledges everything at once, or fails as told."""
+
+    def __init__(self, diary):
+        self.diary = diary
+        self.last_used = 0.0
+        self.failure = None
+
+    def install_policy(self, flow, policy, gateways=None):
+        self.diary.append((policy.value, str(flow)))
+        return self._done()
+
+    def add_sas(self, flow, sas):
+        self.diary.append(("add", str(flow), [sa.spi for sa in sas]))
+        return self._done()
+
+    def remove_sas(self, flow, sas):
+        self.diary.append(("remove", str(flow), [sa.spi for sa in sas]))
+        return self._done()
+
+    def forget(self, flow):
+        self.diary.append(("forget", str(flow)))
+        return self._done()
+
+    def last_use(self, flow):
+        return succeed(self.last_used)
+
+    def _done(self):
+        deferred = Deferred()
+        deferred.errback(self.failure) if self.failure else deferred.callback(None)
+        return deferred
+
+
+class FakeResolver:
+    """Answers from a table of (name, type) -> Answer; what is not in it does not exist, securely."""
+
+    def __init__(self, diary=None):
+        self.diary = [] if diary is None else diary
+        self.answers = {}
+        self.waiting = None
+
+    def look_up(self, name, rdtype):
+        self.diary.append(("ask", rdtype, b".".join(name).decode()))
+        missing = Answer(name, rdtype, AnswerKind.NXDOMAIN, SecurityStatus.SECURE, "proven", expires=900.0)
+        answer = self.answers.get((name, rdtype), missing)
+        if self.waiting is None:
+            return succeed(answer)
+        deferred = Deferred()
+        self.waiting.append((deferred, answer))
+        return deferred
+
+
+class FakeEngine:
+    """A keying engine that writes down what it is told and says what a test puts into `says`."""
+
+    def __init__(self, diary):
+        self.diary = diary
+        self.says = []
+        self.number = 0
+
+    def initiate(self, flow, local, peer, identity, keys, now):
+        self.number += 1
+        self.diary.append(("initiate", str(flow), str(peer), len(keys)))
+        return self.number
+
+    def events(self):
+        said, self.says = self.says, []
+        return said
+
+    def datagrams_to_send(self):
+        return []
+
+    def next_deadline(self):
+        return None
+
+    def close(self, now):
+        self.diary.append(("close",))
+
+    def __getattr__(self, name):
+        return lambda *args: self.diary.append((name, *args[:-1]))

@@ -1,0 +1,142 @@
+"""The control socket and the `oegw` command, over a real UNIX socket."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from twisted.internet.testing import StringTransport
+
+from oesvc.operator import main, report
+from oesvc.operator.control import ControlFactory
+from tests.oe.parts import ALICE, BOB, PARANOID
+from tests.oe.test_connections import table
+from tests.test_daemon import FLOW, World
+
+
+@pytest.fixture
+def world():
+    return World(table(("192.2.0.0/24", PARANOID)))
+
+
+def talk(world, line):
+    """One line to the daemon's control protocol, its reply decoded."""
+    protocol = ControlFactory(world.daemon, world.clock.seconds).buildProtocol(None)
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(line + b"\n")
+    return json.loads(transport.value())
+
+
+def ask(world, **question):
+    return talk(world, json.dumps(question).encode())["answer"]
+
+
+@pytest.mark.parametrize("line, complaint", [
+    (b"hello", "not JSON"), (b"[]", "one of status, flows, why, timeline"), (b'{"command": "rm"}', "one of status"),
+    (b'{"command": "why"}', "no flow: 'None'"), (b'{"command": "why", "source": "::1", "destination": "1.2.3.4"}',
+                                                 "different address families"), (b"\xff", "not JSON")])
+def test_bad_question_gets_one_clear_error(world, line, complaint):
+    assert complaint in talk(world, line)["error"]
+
+
+def test_status_counts_flows_by_state(world):
+    world.keyed()
+    answer = ask(world, command="status")
+    assert (answer["flows"], answer["tunnels"]) == ({"keyed": 1}, 1)
+    assert "1 keyed" in report.status_text(answer)
+
+
+@pytest.mark.conformance("C-11.2-02")
+def test_why_tells_the_policy_the_dns_and_the_keys(world):
+    world.keyed()
+    told = report.why_text(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
+    for part in ("192.1.0.65 -> 192.2.0.66 is encrypted", "192.2.0.0/24 is OE-paranoid (test:0)",
+                 "TXT 66.0.2.192.in-addr.arpa.: data, secure: because", "keyed", "looked at again in 60 s"):
+        assert part in told
+
+
+def test_why_of_a_flow_never_seen_says_what_the_policy_would_be(world):
+    told = report.why_text(ask(world, command="why", source=str(ALICE), destination="192.2.0.9"))
+    assert "has no state" in told and "OE-paranoid" in told
+
+
+def test_why_after_the_end_still_tells_the_history(world):
+    world.keyed()
+    world.clock.advance(60.0)
+    told = report.why_text(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
+    assert "has no state" in told and "nothing used it lately" in told
+
+
+def test_timeline_is_drawn(world):
+    world.keyed()
+    told = report.timeline_text(ask(world, command="timeline", source=str(ALICE), destination=str(BOB)))
+    assert "(5B)" in told and "=(6)=" in told
+    assert "nothing is known" in report.timeline_text(
+        ask(world, command="timeline", source=str(BOB), destination=str(ALICE)))
+
+
+def test_flows_are_listed(world):
+    world.daemon.acquired(FLOW)
+    told = report.flows_text(ask(world, command="flows"))
+    assert told.splitlines()[0].split() == ["SOURCE", "DESTINATION", "STATE", "BECAUSE"]
+    assert "pending OE" in told
+
+
+@pytest.fixture
+def served(world, tmp_path):
+    """A UNIX socket on which one question is answered by the daemon's protocol."""
+    path = tmp_path / "control"
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    listening.listen()
+
+    def serve():
+        client, _ = listening.accept()
+        with client, client.makefile("rwb") as stream:
+            stream.write(json.dumps(talk(world, stream.readline().rstrip())).encode() + b"\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield path
+    listening.close()
+
+
+def test_command_prints_text_or_json(served, world, capsys):
+    world.keyed()
+    assert main.main(["why", "--control", str(served), "--json", str(ALICE), str(BOB)]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "keyed"
+
+
+def test_error_of_the_daemon_is_an_error_of_the_command(served, capsys):
+    assert main.main(["why", "--control", str(served), str(ALICE), "::1"]) == 2
+    assert "different address families" in capsys.readouterr().err
+
+
+def test_no_daemon_is_one_clear_error(tmp_path, capsys):
+    assert main.main(["status", "--control", str(tmp_path / "none")]) == 2
+    assert "no daemon answers" in capsys.readouterr().err
+
+
+def test_command_line_is_explained():
+    shown = subprocess.run([sys.executable, "-m", "oesvc.operator.main", "--help"], capture_output=True, text=True,
+                           check=True, timeout=60).stdout
+    for command in ("status", "flows", "why", "timeline", "keys", "records"):
+        assert command in shown
+
+
+def test_keys_and_records_on_an_empty_machine(tmp_path, capsys):
+    (tmp_path / "policies").mkdir()
+    file = tmp_path / "oegw.conf"
+    file.write_text(f"[gateway]\naddress = 192.1.1.4\n[ike]\nprivate-key = {tmp_path}/private/key.pem\n"
+                    f"[paths]\npolicies = {tmp_path}/policies\n")
+    assert main.main(["records", "--config", str(file)]) == 2
+    assert "oegw keys gen" in capsys.readouterr().err
+    for said in ("made", "is there and is left as it is"):
+        assert main.main(["keys", "gen", "--config", str(file)]) == 0
+        assert said in capsys.readouterr().out
+    assert main.main(["records", "--config", str(file), "192.1.0.65"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("X-IPsec-Server(10)=192.1.1.4") == 2 and shown.count(" KEY 16896 4 1 ") == 1

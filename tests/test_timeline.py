@@ -1,0 +1,74 @@
+"""The journal and the time line drawn from it."""
+
+import pytest
+
+from oesvc.discovery import Asked, Replied
+from oesvc.ike.events import MessageSeen, Way
+from oesvc.ipsec.flow import Flow
+from oesvc.journal import ENTRIES_PER_FLOW, FLOWS_AFTER_THEIR_END, PEERS, Arrow, Entry, Ink, Journal, Party
+from oesvc.timeline import arrow_of_message, arrow_of_question, render
+from tests.oe.parts import ALICE, BOB, FLOW, SG_A, SG_B
+
+NAMES = {Party.HERE: "Alice", Party.GATEWAY: "SG-A", Party.DNS: "DNS", Party.PEER: "SG-B", Party.THERE: "Bob"}
+
+
+def message(way, name, encrypted):
+    return MessageSeen(way, name, SG_A, SG_B, FLOW, encrypted)
+
+
+@pytest.mark.conformance("C-11.2-02")
+def test_initiators_time_line_has_the_shape_of_the_rfc():
+    entries = [
+        Entry(100.0, "held", Arrow("5", Ink.CLEAR, Party.HERE, Party.GATEWAY)),
+        Entry(100.25, "asked", arrow_of_question(Asked("TXT x."), False)),
+        Entry(100.5, "answered", arrow_of_question(Replied("TXT x.", "fine"), False)),
+        Entry(100.75, "sent", arrow_of_message(message(Way.SENT, "main mode 1", False))),
+        Entry(101.0, "received", arrow_of_message(message(Way.RECEIVED, "main mode 6", True))),
+        Entry(101.25, "keyed"),
+    ]
+    assert render(entries, NAMES).splitlines() == [
+        "  seconds Alice         SG-A        DNS       SG-B           Bob",
+        "    0.000   -----(5)----->                                            held",
+        "    0.250                 ---(5B)--->                                 asked",
+        "    0.500                 <--(5C)----                                 answered",
+        "    0.750                 ~~~~~~~~~(5D)~~~~~~~~>                      sent",
+        "    1.000                 <########(5K)#########                      received",
+        "    1.250                                                             keyed",
+    ]
+
+
+def test_responders_time_line_is_its_mirror():
+    drawn = render([Entry(0.0, "got", arrow_of_message(message(Way.RECEIVED, "main mode 1", False)))], NAMES)
+    assert drawn.splitlines()[0].split() == ["seconds", "Bob", "SG-B", "DNS", "SG-A", "Alice"]
+    assert "~(5D)~" in drawn and drawn.rstrip().endswith("got") and "~>" in drawn
+
+
+def test_entries_of_a_flow_are_bounded_and_outlive_it():
+    journal = Journal()
+    for number in range(ENTRIES_PER_FLOW + 5):
+        journal.note(FLOW, Entry(float(number), ""))
+    journal.end(FLOW)
+    assert [entry.at for entry in journal.entries(FLOW)] == [float(n) for n in range(5, ENTRIES_PER_FLOW + 5)]
+    for number in range(FLOWS_AFTER_THEIR_END):
+        other = Flow(ALICE, BOB + 1 + number)
+        journal.note(other, Entry(0.0, ""))
+        journal.end(other)
+    assert journal.entries(FLOW) == ()
+
+
+def test_a_flow_that_comes_back_goes_on_with_its_entries():
+    journal = Journal()
+    journal.note(FLOW, Entry(1.0, ""))
+    journal.end(FLOW)
+    journal.note(FLOW, Entry(2.0, ""))
+    assert [entry.at for entry in journal.entries(FLOW)] == [1.0, 2.0]
+
+
+def test_what_a_peer_did_is_adopted_by_the_flow_it_turns_out_to_be_for():
+    journal = Journal()
+    journal.note_peer(SG_B, Entry(1.0, "main mode 1"))
+    for number in range(PEERS - 1):
+        journal.note_peer(BOB + number, Entry(0.0, ""))
+    journal.adopt(FLOW, SG_B)
+    journal.adopt(FLOW, SG_B)
+    assert [entry.text for entry in journal.entries(FLOW)] == ["main mode 1"]
