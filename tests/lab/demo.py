@@ -93,7 +93,7 @@ def tell_why(story: Story, gateway: Gateway) -> None:
     story.chapter("oegw timeline: the negotiation, in the shape of RFC 4322 section 11.2")
     timeline = gateway.timeline(ALICE, BOB)
     print(indented(timeline))
-    story.claim("it begins with the question to the DNS and ends with quick mode", "5B" in timeline and "5P" in timeline)
+    story.claim("it tells of the question to the DNS and of quick mode", "5B" in timeline and "5P" in timeline)
     for destination, outcome in ((BOB, "is encrypted"), (CAROL, "goes in clear"), (FRANK, "is denied")):
         story.chapter(f"oegw why {ALICE} {destination}")
         why = gateway.why(ALICE, destination)
