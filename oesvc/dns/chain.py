@@ -1,0 +1,295 @@
+"""From trust anchors to an RRset: RFC 4035 section 5. Bottom up: the signer of what came says which zone to ask about.
+
+Recursion leads strictly towards the root; every zone met on the way is remembered. Secure and insecure are values
+(`Proof`); what cannot be believed raises Bogus, what cannot be known Indeterminate.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import ModuleType
+from typing import Any
+
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, inlineCallbacks
+from twisted.python.failure import Failure
+
+from oesvc.dns import nsec, nsec3
+from oesvc.dns.anchors import TrustAnchor
+from oesvc.dns.answer import AnswerKind, Name
+from oesvc.dns.budget import Budget
+from oesvc.dns.cache import ExpiringCache
+from oesvc.dns.failures import Bogus, Indeterminate
+from oesvc.dns.name import ancestors, is_below, name_text
+from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
+from oesvc.dns.records import Dnskey, Ds, RecordType, parse_dnskey, parse_ds, type_text
+from oesvc.dns.signatures import Verified, delegated_keys, parse_signatures, strongest, verify
+from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
+
+# Our choice
+MAX_ZONES = 2000
+MAX_CUTS = 5000
+BOGUS_TTL = 60
+"Seconds for which a zone found bogus is not tried again."
+
+_DENIALS: dict[int, ModuleType] = {RecordType.NSEC: nsec, RecordType.NSEC3: nsec3}
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneKeys:
+    """A zone whose keys are believed."""
+
+    zone: Name
+    keys: tuple[Dnskey, ...]
+    expires: float
+
+
+class CutKind(Enum):
+    SIGNED = "a signed delegation"
+    UNSIGNED = "an unsigned delegation at or above it"
+    NONE = "no delegation for it"
+    NO_NAME = "no such name"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What the parent's side says of a name, all of it proven."""
+
+    kind: CutKind
+    proof: Proof
+    delegation: tuple[Ds, ...] = ()
+
+
+class Chain:
+    """Builds chains of trust; knows nothing of aliases and verdicts."""
+
+    def __init__(self, fetch: Callable[[Name, int], "Deferred[Message]"], anchors: Sequence[TrustAnchor],
+                 clock: Callable[[], float], clock_skew: int) -> None:
+        self._fetch, self._clock, self._clock_skew = fetch, clock, clock_skew
+        self._anchors = {anchor.zone: anchor for anchor in anchors}
+        self._zones: ExpiringCache[Name, ZoneKeys | Unsigned | Bogus] = ExpiringCache(MAX_ZONES, clock)
+        self._cuts: ExpiringCache[Name, Cut] = ExpiringCache(MAX_CUTS, clock)
+
+    def ask(self, name: Name, rdtype: int, budget: Budget) -> "Deferred[Message]":
+        """One query out of the look-up's budget."""
+        try:
+            budget.spend_query()
+        except Indeterminate:
+            return fail()
+        return self._fetch(name, rdtype)
+
+    @inlineCallbacks
+    def authenticate(self, rrset: RRset, message: Message, budget: Budget) -> Generator[Any, Any, Proof]:
+        """Of an RRset in the answer section of `message`."""
+        signer = self._signer([rrset], rrset.owner, rrset.rdtype)
+        if signer is None:
+            what = f"the {type_text(rrset.rdtype)} records of {name_text(rrset.owner)} are not signed"
+            unsigned: Unsigned = yield self._prove_unsigned(_asked_side(rrset.owner, rrset.rdtype), None, what, budget)
+            return unsigned
+        zone: ZoneKeys | Unsigned = yield self.zone_keys(signer, budget)
+        if isinstance(zone, Unsigned):
+            return zone
+        verified = self._verify(rrset, zone, budget)
+        if verified.encloser is None:
+            return self._signed(zone, verified.expires)
+        denial, records, expires = self._denial(message, zone, budget)
+        room = denial.prove_no_closer_match(records, zone.zone, rrset.owner, verified.encloser)
+        expires = min(expires, verified.expires)
+        return Unsigned(room, expires) if room else self._signed(zone, expires)
+
+    @inlineCallbacks
+    def absence(self, message: Message, name: Name, rdtype: int, budget: Budget) -> Generator[Any, Any, Denied]:
+        """Of what was asked for in a negative answer."""
+        nxdomain = message.rcode == Rcode.NXDOMAIN
+        kind = AnswerKind.NXDOMAIN if nxdomain else AnswerKind.NODATA
+        denials = [rrset for rrset in message.authority if rrset.rdtype in _DENIALS]
+        soa = message.find_soa()
+        # The SOA can only shorten: it needs no signature of its own here.
+        limit = self._clock() + negative_ttl(soa)
+        signer = self._signer(denials, name, rdtype)
+        if signer is None:
+            what = f"the absence of {type_text(rdtype)} at {name_text(name)} is not signed"
+            side = _asked_side(name, rdtype)
+            unsigned = yield self._prove_unsigned(side, soa.owner if soa else None, what, budget)
+            return Denied(kind, Unsigned(unsigned.reason, min(unsigned.expires, limit)))
+        zone = yield self.zone_keys(signer, budget)
+        if isinstance(zone, Unsigned):
+            return Denied(kind, Unsigned(zone.reason, min(zone.expires, limit)))
+        denial, records, expires = self._denial(message, zone, budget)
+        absence = denial.prove_absence(records, zone.zone, name, rdtype, nxdomain)
+        expires = min(expires, limit)
+        proof = Unsigned(absence.unsigned, expires) if absence.unsigned else self._signed(zone, expires)
+        return Denied(absence.kind, proof, absence.delegation)
+
+    @inlineCallbacks
+    def zone_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
+        """The keys that sign a zone, or the proof that none need to."""
+        known = self._zones.get(zone)
+        if isinstance(known, Bogus):
+            raise Bogus(*known.args)
+        if known is not None:
+            return known
+        find = self._anchored_keys if zone in self._anchors else self._delegated_keys
+        try:
+            with budget.descend():
+                found: ZoneKeys | Unsigned = yield find(zone, budget)
+        except Bogus as failure:
+            self._zones.put(zone, failure, self._clock() + BOGUS_TTL)
+            raise
+        self._zones.put(zone, found, found.expires)
+        return found
+
+    @inlineCallbacks
+    def cut_at(self, name: Name, budget: Budget) -> Generator[Any, Any, Cut]:
+        """Whether a zone begins at `name`, and how."""
+        known = self._cuts.get(name)
+        if known is not None:
+            return known
+        message = yield self.ask(name, RecordType.DS, budget)
+        rrset = message.find(name, RecordType.DS) or message.find(name, RecordType.CNAME)
+        if rrset is not None:
+            cut = _cut_shown(rrset, (yield self.authenticate(rrset, message, budget)))
+        elif message.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
+            cut = _cut_denied(name, (yield self.absence(message, name, RecordType.DS, budget)))
+        else:
+            raise Indeterminate(f"the resolver answers {rcode_text(message.rcode)} for the DS of {name_text(name)}")
+        self._cuts.put(name, cut, cut.proof.expires)
+        return cut
+
+    def anchor_above(self, name: Name) -> Name:
+        """The nearest zone at or above `name` that has a trust anchor."""
+        for place in reversed(ancestors(name)):
+            if place in self._anchors:
+                return place
+        raise Indeterminate(f"there is no trust anchor at or above {name_text(name)}")
+
+    @inlineCallbacks
+    def _anchored_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys]:
+        message = yield self.ask(zone, RecordType.DNSKEY, budget)
+        rrset = message.find(zone, RecordType.DNSKEY)
+        if rrset is None or not rrset.signatures:
+            raise Indeterminate(f"the resolver hands on no signed DNSKEY of {name_text(zone)}, so it knows no DNSSEC")
+        keys = _keys_in(rrset)
+        trusted = tuple(key for key in keys if self._anchors[zone].trusts(key))
+        if not trusted:
+            raise Bogus(f"none of the keys of {name_text(zone)} is its trust anchor")
+        verified = self._verify(rrset, ZoneKeys(zone, trusted, float("inf")), budget)
+        return ZoneKeys(zone, keys, verified.expires)
+
+    @inlineCallbacks
+    def _delegated_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
+        self.anchor_above(zone)
+        cut, message = yield _together(self.cut_at(zone, budget), self.ask(zone, RecordType.DNSKEY, budget))
+        if isinstance(cut.proof, Unsigned):
+            return cut.proof
+        if cut.kind is not CutKind.SIGNED:
+            raise Bogus(f"{name_text(zone)} is named as a signer, but its parent has {cut.kind.value}")
+        rrset = message.find(zone, RecordType.DNSKEY)
+        if rrset is None:
+            raise Bogus(f"{name_text(zone)} has a DS record at its parent but no DNSKEY")
+        keys = _keys_in(rrset)
+        trusted = tuple(delegated_keys(zone, keys, cut.delegation))
+        if not trusted:
+            raise Bogus(f"none of the keys of {name_text(zone)} is the one in the DS record at its parent")
+        verified = self._verify(rrset, ZoneKeys(zone, trusted, cut.proof.expires), budget)
+        return ZoneKeys(zone, keys, verified.expires)
+
+    @inlineCallbacks
+    def _prove_unsigned(self, name: Name, apex: Name | None, what: str,
+                        budget: Budget) -> Generator[Any, Any, Unsigned]:
+        """That there is an unsigned delegation at or above `name`; Bogus(`what`) when there is none.
+
+        `apex` is an unproven word on where the zone of `name` begins: asking there first spares the walk.
+        """
+        anchor = self.anchor_above(name)
+        apex = apex if apex is not None else (yield self._probable_apex(name, budget))
+        walk = [place for place in ancestors(name) if len(place) > len(anchor)]
+        for place in sorted(walk, key=lambda place: place != apex):
+            cut: Cut = yield self.cut_at(place, budget)
+            if isinstance(cut.proof, Unsigned):
+                return cut.proof
+            if cut.kind is CutKind.NO_NAME or (cut.kind is CutKind.SIGNED and place == apex):
+                break
+        raise Bogus(f"{what}, and no unsigned delegation is proven above")
+
+    @inlineCallbacks
+    def _probable_apex(self, name: Name, budget: Budget) -> Generator[Any, Any, Name | None]:
+        """The owner of the SOA that the resolver sends for `name`, or (at an alias) for its parent."""
+        for place in (name, name[1:]):
+            message: Message = yield self.ask(place, RecordType.SOA, budget)
+            for rrset in (*message.answer, *message.authority):
+                if rrset.rdtype == RecordType.SOA and is_below(name, rrset.owner):
+                    return rrset.owner
+        return None
+
+    def _signer(self, rrsets: Sequence[RRset], name: Name, rdtype: int) -> Name | None:
+        """The zone that signed for `name`: the nearest at or above; for a DS that is the parent's side.
+
+        A signer above the nearest anchor counts for nothing: it could take an anchored island out of protection.
+        """
+        side = _asked_side(name, rdtype)
+        anchor = self.anchor_above(side)
+        signers = [signature.signer for rrset in rrsets for signature in parse_signatures(rrset)]
+        return max((signer for signer in signers if is_below(side, signer) and is_below(signer, anchor)),
+                   key=len, default=None)
+
+    def _verify(self, rrset: RRset, zone: ZoneKeys, budget: Budget) -> Verified:
+        """What is verified lasts no longer than the keys."""
+        verified = verify(rrset, zone.zone, zone.keys, self._clock(), budget, self._clock_skew)
+        return Verified(min(verified.expires, zone.expires), verified.encloser)
+
+    def _denial(self, message: Message, zone: ZoneKeys,
+                budget: Budget) -> tuple[ModuleType, list[tuple[Name, bytes]], float]:
+        """The zone's own records of denial in `message`: who can read them, the records, until when they hold."""
+        signed = [rrset for rrset in message.authority if rrset.rdtype in _DENIALS
+                  and any(signature.signer == zone.zone for signature in parse_signatures(rrset))]
+        if not signed:
+            raise Bogus(f"the proof of absence by {name_text(zone.zone)} is missing")
+        rdtype = signed[0].rdtype
+        chosen = [rrset for rrset in signed if rrset.rdtype == rdtype]
+        expires = min(self._verify(rrset, zone, budget).expires for rrset in chosen)
+        return _DENIALS[rdtype], [(rrset.owner, rdata) for rrset in chosen for rdata in rrset.rdatas], expires
+
+    def _signed(self, zone: ZoneKeys, expires: float) -> Signed:
+        anchor = self.anchor_above(zone.zone)
+        return Signed(f"signed by {name_text(zone.zone)} under the trust anchor of {name_text(anchor)}", expires)
+
+
+def _asked_side(name: Name, rdtype: int) -> Name:
+    """Zones that answer for `name` lie at or above this: a DS is the parent's (RFC 4035 section 3.1.4.1)."""
+    return name[1:] if rdtype == RecordType.DS else name
+
+
+def _keys_in(rrset: RRset) -> tuple[Dnskey, ...]:
+    return tuple(parse_dnskey(rdata) for rdata in rrset.rdatas)
+
+
+def _cut_shown(rrset: RRset, proof: Proof) -> Cut:
+    if isinstance(proof, Unsigned):
+        return Cut(CutKind.UNSIGNED, proof)
+    if rrset.rdtype == RecordType.CNAME:
+        return Cut(CutKind.NONE, proof)
+    delegation = tuple(parse_ds(rdata) for rdata in rrset.rdatas)
+    if not strongest(delegation):
+        reason = f"{name_text(rrset.owner)} is signed only with algorithms that are not known here"
+        return Cut(CutKind.UNSIGNED, Unsigned(reason, proof.expires))
+    return Cut(CutKind.SIGNED, proof, delegation)
+
+
+def _cut_denied(name: Name, denied: Denied) -> Cut:
+    if isinstance(denied.proof, Unsigned):
+        return Cut(CutKind.UNSIGNED, denied.proof)
+    if denied.delegation:
+        reason = f"{name_text(name)} is delegated without a DS record, as its parent proves"
+        return Cut(CutKind.UNSIGNED, Unsigned(reason, denied.proof.expires))
+    if denied.kind is AnswerKind.NXDOMAIN:
+        return Cut(CutKind.NO_NAME, denied.proof)
+    return Cut(CutKind.NONE, denied.proof)
+
+
+def _together(*deferreds: "Deferred[Any]") -> "Deferred[list[Any]]":
+    """All results; the first failure is the failure."""
+    def unwrap(failure: Failure) -> Failure:
+        first: Failure = failure.value.subFailure if isinstance(failure.value, FirstError) else failure
+        return first
+
+    return gatherResults(deferreds, consumeErrors=True).addErrback(unwrap)

@@ -1,0 +1,13 @@
+"""Why an answer cannot be believed: RFC 4035 section 4.3. The text of each is one sentence for people."""
+
+
+class Bogus(Exception):  # noqa: N818 - the RFC's words, here and below
+    """A signature or a proof that must be there is missing or false."""
+
+
+class Indeterminate(Exception):  # noqa: N818
+    """Nothing can be said: silence, a server that fails, no trust anchor, a budget that is used up."""
+
+
+class MalformedData(ValueError):  # noqa: N818
+    """Octets from the network that are not what they claim to be."""

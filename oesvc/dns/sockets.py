@@ -1,0 +1,110 @@
+"""Sockets that are prepared before they speak, handed to the reactor: the daemon's own traffic must not fall under its
+own policy, so a hook sees every socket before its first datagram.
+
+Only public interfaces of Twisted: IReactorSocket, IReactorUDP's transport, IReactorFDSet.
+"""
+
+import errno
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol, Factory
+
+PrepareSocket = Callable[[socket.socket], None]
+Endpoint = tuple[str, int]
+"Address (not a name) and port."
+
+_MAX_DATAGRAM = 65535
+
+
+def leave_as_is(sock: socket.socket) -> None:
+    """For processes whose traffic needs no bypass."""
+
+
+def connect_udp(reactor: Any, server: Endpoint, protocol: DatagramProtocol, prepare: PrepareSocket) -> None:
+    """A new socket for `protocol`, on a port of the kernel's choice, connected: the kernel drops other senders.
+
+    Raises OSError when there is no way to the server.
+    """
+    sock = _new_socket(server, socket.SOCK_DGRAM, prepare)
+    try:
+        sock.connect(server)
+        # The reactor duplicates the descriptor.
+        port = reactor.adoptDatagramPort(sock.fileno(), sock.family, protocol, maxPacketSize=_MAX_DATAGRAM)
+    finally:
+        sock.close()
+    # Once more, so that Twisted knows: it then reports refusals and takes datagrams without an address.
+    port.connect(*server)
+
+
+def connect_tcp(reactor: Any, server: Endpoint, factory: "Factory[Any]", prepare: PrepareSocket) -> "Deferred[None]":
+    """Connect and give the connection to a protocol of `factory`; fails with OSError. May be cancelled."""
+    sock = _new_socket(server, socket.SOCK_STREAM, prepare)
+
+    def adopt(_: None) -> None:
+        reactor.adoptStreamConnection(sock.fileno(), sock.family, factory)
+
+    def close(result: Any) -> Any:
+        # The reactor has its own descriptor by now, or nobody wants this one.
+        sock.close()
+        return result
+
+    return _Attempt(reactor, sock).begin(server).addCallback(adopt).addBoth(close)
+
+
+def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> socket.socket:
+    family = socket.AF_INET if ip_address(server[0]).version == 4 else socket.AF_INET6
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        prepare(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class _Attempt(FileDescriptor):
+    """Waits until the kernel has an answer to connect(2)."""
+
+    reactor: Any
+
+    def __init__(self, reactor: Any, sock: socket.socket) -> None:
+        super().__init__(reactor)
+        self._socket = sock
+        self._done: Deferred[None] = Deferred(self._give_up)
+
+    def begin(self, server: Endpoint) -> "Deferred[None]":
+        code = self._socket.connect_ex(server)
+        if code in (0, errno.EINPROGRESS):
+            self.reactor.addWriter(self)
+        else:
+            self._done.errback(OSError(code, errno.errorcode.get(code, "connect")))
+        return self._done
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def doWrite(self) -> None:
+        """The reactor: the connection stands or has failed."""
+        self._settle()
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor: an error came with the event."""
+        self._settle()
+
+    def _settle(self) -> None:
+        self.reactor.removeWriter(self)
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if self._done.called:
+            return
+        if code:
+            self._done.errback(OSError(code, errno.errorcode.get(code, "connect")))
+        else:
+            self._done.callback(None)
+
+    def _give_up(self, _deferred: "Deferred[None]") -> None:
+        self.reactor.removeWriter(self)
