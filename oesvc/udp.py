@@ -1,7 +1,8 @@
 """UDP/500 and 4500 <-> the keying engine."""
 
+import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -9,6 +10,9 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
 from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ipsec.flow import Address
+
+IKE_PORT = 500
 
 
 class IkePort(DatagramProtocol):
@@ -46,3 +50,19 @@ def open_socket(local: Endpoint, prepare: Callable[[socket.socket], None]) -> so
         opened.close()
         raise
     return opened
+
+
+def source_address(own: Sequence[Address], peer: Address, prepare: Callable[[socket.socket], None]) -> Address:
+    """Which of our own addresses leads to a peer, by the routing table. Raises OSError when none does."""
+    candidates = [address for address in own if address.version == peer.version]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise OSError(errno.EAFNOSUPPORT, f"this gateway has no IPv{peer.version} address")
+    family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        prepare(asking)
+        # Connecting a UDP socket sends nothing; the kernel only chooses the route.
+        asking.connect((str(peer), IKE_PORT))
+        chosen = ip_address(asking.getsockname()[0])
+    return chosen if chosen in candidates else candidates[0]

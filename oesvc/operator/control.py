@@ -46,7 +46,7 @@ class ControlProtocol(LineOnlyReceiver):
             reply: dict[str, Any] = {"answer": self._answer(line)}
         except BadQuestionError as error:
             reply = {"error": str(error)}
-        self.sendLine(json.dumps(reply).encode())  # type: ignore[no-untyped-call]
+        self.sendLine(json.dumps(reply).encode())
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:

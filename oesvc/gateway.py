@@ -1,0 +1,204 @@
+"""The gateway as a Twisted service: everything put together, started and stopped in order."""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Iterable
+from functools import partial
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from oesvc import __version__
+from oesvc.config import Config, ConfigError
+from oesvc.daemon import KeyingDaemon
+from oesvc.discovery import Discovery
+from oesvc.dns.anchors import AnchorError, read_anchors
+from oesvc.dns.answer import Answer, SecurityStatus
+from oesvc.dns.name import name_text
+from oesvc.dns.resolver import DnsConfig, Mode, ValidatingResolver
+from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.engine import IkeEngine
+from oesvc.ike.v1.offers import PROFILES
+from oesvc.interfaces import PlaneError
+from oesvc.ipsec.flow import Address
+from oesvc.ipsec.sa import Lifetime
+from oesvc.journal import Journal
+from oesvc.kernel.addresses import outside_addresses
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.service import LinuxForwardingPlane
+from oesvc.keys.key_pair import KeyPairError, load
+from oesvc.oe.classes import ClassTable, Network
+from oesvc.oe.connections import Connections
+from oesvc.operator.control import ControlFactory
+from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
+
+DNS_PORT = 53
+CONTROL_MODE = 0o660
+EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class GatewayService(Service):
+    """`twistd oegw`. What is wrong with its files shows when it is made, with the kernel when it starts."""
+
+    log = Logger()
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        """Raises ConfigError."""
+        self._config = config
+        self._reactor = reactor
+        self._addresses = config.addresses or outside_addresses(config.clients, config.inside)
+        if not self._addresses:
+            raise ConfigError("[gateway] address: this host has no global address outside; name the one to use")
+        try:
+            self._engine = IkeEngine(_engine_config(config), os.urandom)
+            dns = _dns_config(config)
+        except (KeyPairError, AnchorError, ValueError) as error:
+            raise ConfigError(str(error)) from None
+        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns))
+        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket)
+        self._ports: dict[Endpoint, IkePort] = {}
+        self._control: Any = None
+        self.daemon = KeyingDaemon(
+            connections=Connections(ClassTable(config.policies, config.default_class), config.lifespans),
+            discovery=Discovery(self._resolver, config.dnssec, random.SystemRandom().random),
+            plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
+            send=self._send, is_ours=self._is_ours,
+            local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
+
+    def startService(self) -> "Deferred[None]":
+        super().startService()
+        return Deferred.fromCoroutine(self._start()).addErrback(self._cannot_start)
+
+    async def _start(self) -> None:
+        self._open_ike_ports()
+        await self._plane.start(self.daemon)
+        self._resolver.prime().addCallback(self._primed)
+        self._listen_for_control()
+        self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
+                      addresses=_listed(self._addresses), clients=_listed(self._config.clients) or "no clients")
+
+    def _cannot_start(self, failure: Failure) -> None:
+        """Say why in one line, and end with an exit status that says so too: the reactor itself knows only success."""
+        if failure.check(PlaneError, OSError):
+            self.log.critical("oegw cannot start: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("oegw cannot start", failure=failure)
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.callLater(0, self._reactor.stop)
+
+    def _open_ike_ports(self) -> None:
+        for address in self._addresses:
+            local = Endpoint(address, IKE_PORT)
+            try:
+                opened = open_socket(local, self._plane.own_socket)
+            except OSError as error:
+                raise OSError(f"UDP {local}: {error.strerror}; is another IKE daemon running, or the address not "
+                              "this host's?") from None
+            port = IkePort(local, self.daemon.receive_datagram)
+            self._reactor.adoptDatagramPort(opened.fileno(), opened.family, port, maxPacketSize=65535)
+            opened.close()
+            self._ports[local] = port
+
+    def _listen_for_control(self) -> None:
+        path = self._config.control_socket
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_dead_socket(path)
+        self._control = self._reactor.listenUNIX(
+            str(path), ControlFactory(self.daemon, self._reactor.seconds), mode=CONTROL_MODE)
+
+    def stopService(self) -> "Deferred[None]":
+        """Take leave of the peers, leave the kernel as it was but for what must never go in clear."""
+        super().stopService()
+        self.daemon.close()
+        stopped = gatherResults([
+            *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
+            maybeDeferred(self._control.stopListening if self._control else lambda: None),
+            self._resolver.close(), self._plane.stop()])
+        stopped.addErrback(lambda failure: self.log.failure("stopping", failure=failure))
+        return stopped.addCallback(lambda _: None)
+
+    def _send(self, datagram: Datagram) -> None:
+        self._ports[datagram.local].send(datagram)
+
+    def _is_ours(self, address: Address) -> bool:
+        return address in self._addresses or any(address in network for network in self._config.clients)
+
+    def _primed(self, answers: Iterable[Answer]) -> None:
+        for answer in answers:
+            if answer.status in (SecurityStatus.BOGUS, SecurityStatus.INDETERMINATE):
+                self.log.warn("the DNS cannot be validated at {zone}: {reason}", zone=name_text(answer.name),
+                              reason=answer.reason)
+
+
+def _engine_config(config: Config) -> EngineConfig:
+    return EngineConfig(load(config.private_key), PROFILES[config.profile.value], keying_time=config.keying_time,
+                        phase1_lifetime=Lifetime(config.channel_lifetime),
+                        phase2_lifetime=Lifetime(config.tunnel_lifetime))
+
+
+def _dns_config(config: Config) -> DnsConfig:
+    servers = config.dns_servers or name_servers(RESOLV_CONF)
+    mode = Mode(config.dns_mode.value)
+    anchors = read_anchors([config.trust_anchors]) if mode is Mode.VALIDATE else ()
+    return DnsConfig(tuple((str(server), DNS_PORT) for server in servers), anchors, mode)
+
+
+def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> PlaneConfig:
+    never_clear = tuple(line.network for line in config.policies if line.connection_class.never_clear)
+    if config.default_class.never_clear:
+        never_clear += EVERYWHERE
+    return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear,
+                       resolver_sources=resolver_sources(dns, own, config.clients), idle_seconds=0)
+
+
+def resolver_sources(dns: DnsConfig, own: tuple[Address, ...], clients: tuple[Network, ...]) -> tuple[Network, ...]:
+    """Whose own questions to the DNS must not wait for OE, for OE waits for them.
+
+    A resolver on this host asks from our addresses; one among the clients asks through us; one elsewhere asks past us.
+    """
+    sources: list[Network] = []
+    for server, _ in dns.servers:
+        address = ip_address(server)
+        if address.is_loopback or address in own:
+            sources += (ip_network(one) for one in own)
+        elif any(address in network for network in clients):
+            sources.append(ip_network(address))
+    return tuple(dict.fromkeys(sources))
+
+
+def name_servers(resolv_conf: Path) -> tuple[Address, ...]:
+    """The name servers of resolv.conf(5). Raises ConfigError."""
+    try:
+        lines = [line.split() for line in resolv_conf.read_text("utf-8", "replace").splitlines()]
+        servers = tuple(ip_address(words[1]) for words in lines if words[:1] == ["nameserver"] and len(words) > 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{resolv_conf}: {error}; name [dns] servers in oegw.conf") from None
+    if not servers:
+        raise ConfigError(f"{resolv_conf}: no name server in it; name [dns] servers in oegw.conf")
+    return servers
+
+
+def _remove_dead_socket(path: Path) -> None:
+    """Remove the control socket of a daemon that is gone. Raises OSError where one answers."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(f"{path}: another oegw answers here")
+
+
+def _listed(things: Iterable[object]) -> str:
+    return ", ".join(map(str, things))
