@@ -1,0 +1,187 @@
+"""Keying channels (phase 1 SAs): each one, and all of them by what tells their datagrams apart."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from oesvc.ike.crypto.groups import Group
+from oesvc.ike.crypto.keymat import Secrets
+from oesvc.ike.datagram import Endpoint
+from oesvc.ike.events import ChannelId
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import Identity
+from oesvc.ike.v1.constants import MAX_EXCHANGES, NO_COOKIE, ExchangeType
+from oesvc.ike.v1.exchange import Exchange
+from oesvc.ike.v1.main_mode import Expectation, Ourselves
+from oesvc.ike.v1.timers import Timer
+from oesvc.ike.v1.tunnels import TunnelRecord
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ipsec.flow import Address
+from oesvc.ipsec.rsa_key import RsaPublicKey
+
+PREFIX_BITS = {4: 24, 6: 64}
+"What counts as one neighbourhood of strangers."
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What phase 1 has left: the peer, authenticated, and the keys for what follows."""
+
+    identity: Identity
+    key: RsaPublicKey
+    secrets: Secrets
+    last_block: bytes
+    "Of phase 1's last message; with a message ID it makes the IV of another exchange."
+    group: Group
+    expires: float
+    initial_contact: bool
+    "The peer said in phase 1 that it knows of nothing older."
+
+
+class Channel:
+    """One keying channel, from its first message to its end."""
+
+    def __init__(self, id: ChannelId, local: Endpoint, peer: Endpoint, cookie_i: bytes, cookie_r: bytes,
+                 ourselves: Ourselves, main_mode: Exchange) -> None:
+        self.id, self.local, self.peer = id, local, peer
+        self.cookie_i, self.cookie_r = cookie_i, cookie_r
+        self.ourselves, self.main_mode = ourselves, main_mode
+        self.standing: Standing | None = None
+        self.waiting: list[TunnelRecord] = []
+        "Tunnels that begin when the channel stands."
+        self.quick_modes: dict[int, TunnelRecord] = {}
+        "By message ID, until nobody repeats messages of theirs any more."
+        self.used_ids: set[int] = set()
+        self.deadline: Timer | None = None
+        "Of phase 1, then of the channel."
+        self.key_wait: Timer | None = None
+        self.hint: tuple[KeyingFailure, str] | None = None
+        "What unauthenticated messages say about why this fails; told only when the time is over."
+        self.heard = False
+        self.unreachables = 0
+        self.doubtful = False
+        "The peer has fallen silent on it: begin nothing new here."
+
+    @property
+    def expectation(self) -> Expectation | None:
+        return self.ourselves.expectation
+
+    @property
+    def initiator(self) -> bool:
+        return self.expectation is not None
+
+    def header(self, exchange: ExchangeType, message_id: int) -> Header:
+        return Header(self.cookie_i, self.cookie_r, 0, exchange, 0, message_id)
+
+    def use_id(self, message_id: int) -> bool:
+        """Note that a message ID is used; False when it was before, or when there have been too many."""
+        fresh = message_id not in self.used_ids and len(self.used_ids) < MAX_EXCHANGES
+        if fresh:
+            self.used_ids.add(message_id)
+        return fresh
+
+
+class Channels:
+    """All keying channels behind one port."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._by_id: dict[ChannelId, Channel] = {}
+        self._by_cookies: dict[tuple[bytes, bytes], Channel] = {}
+        self._by_first_message: dict[tuple[bytes, Endpoint], Channel] = {}
+        self._by_peer: dict[Address, dict[ChannelId, Channel]] = {}
+        self._half_open: dict[ChannelId, int] = {}
+        self._per_prefix: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(list(self._by_id.values()))
+
+    def next_id(self) -> ChannelId:
+        return ChannelId(next(self._numbers))
+
+    def add(self, channel: Channel) -> None:
+        self._by_id[channel.id] = channel
+        self._by_cookies[channel.cookie_i, channel.cookie_r] = channel
+        self._by_peer.setdefault(channel.peer.address, {})[channel.id] = channel
+        if not channel.initiator:
+            self._by_first_message[channel.cookie_i, channel.peer] = channel
+            self._half_open[channel.id] = 1
+            prefix = _prefix(channel.peer.address)
+            self._per_prefix[prefix] = self._per_prefix.get(prefix, 0) + 1
+
+    def remove(self, channel: Channel) -> None:
+        if self._by_id.pop(channel.id, None) is None:
+            return
+        self._leave_half_open(channel)
+        self._by_cookies.pop((channel.cookie_i, channel.cookie_r), None)
+        self._by_first_message.pop((channel.cookie_i, channel.peer), None)
+        with_peer = self._by_peer[channel.peer.address]
+        del with_peer[channel.id]
+        if not with_peer:
+            del self._by_peer[channel.peer.address]
+        for timer in (channel.deadline, channel.key_wait):
+            if timer:
+                timer.cancel()
+        channel.main_mode.stop()
+
+    def answered(self, channel: Channel, cookie_r: bytes) -> None:
+        """The responder has told its cookie."""
+        del self._by_cookies[channel.cookie_i, channel.cookie_r]
+        channel.cookie_r = cookie_r
+        self._by_cookies[channel.cookie_i, cookie_r] = channel
+
+    def stands(self, channel: Channel, standing: Standing) -> None:
+        """Phase 1 is over: the channel counts no longer as half open."""
+        channel.standing = standing
+        self._leave_half_open(channel)
+
+    def get(self, id: ChannelId) -> Channel | None:
+        return self._by_id.get(id)
+
+    def find(self, header: Header, peer: Endpoint) -> Channel | None:
+        """The channel of a datagram by its cookies; one that knows no responder's cookie yet takes any."""
+        cookie_i, cookie_r = header.initiator_cookie, header.responder_cookie
+        channel = self._by_cookies.get((cookie_i, cookie_r)) or self._by_cookies.get((cookie_i, NO_COOKIE))
+        return channel if channel and channel.peer == peer else None
+
+    def find_first(self, header: Header, peer: Endpoint) -> Channel | None:
+        """The channel that a first message has already begun."""
+        return self._by_first_message.get((header.initiator_cookie, peer))
+
+    def with_peer(self, peer: Address) -> list[Channel]:
+        """Oldest first."""
+        return list(self._by_peer.get(peer, {}).values())
+
+    def standing(self, peer: Address, identity: Identity, keys: Sequence[RsaPublicKey] | None = None) \
+            -> Channel | None:
+        """The newest one, which is the right one if the peer has rebooted (RFC 4322 section 3.3.2)."""
+        return next((channel for channel in reversed(self.with_peer(peer))
+                     if (standing := channel.standing) and not channel.doubtful
+                     and standing.identity == identity and (keys is None or standing.key in keys)), None)
+
+    def pending(self, local: Address, peer: Address, expectation: Expectation) -> Channel | None:
+        """Phase 1 begun by us with the same peer, identity and keys."""
+        return next((channel for channel in self.with_peer(peer)
+                     if channel.standing is None and channel.expectation == expectation
+                     and channel.local.address == local), None)
+
+    def half_open(self) -> int:
+        return len(self._half_open)
+
+    def half_open_near(self, peer: Address) -> int:
+        return self._per_prefix.get(_prefix(peer), 0)
+
+    def _leave_half_open(self, channel: Channel) -> None:
+        if self._half_open.pop(channel.id, None) is None:
+            return
+        prefix = _prefix(channel.peer.address)
+        self._per_prefix[prefix] -= 1
+        if not self._per_prefix[prefix]:
+            del self._per_prefix[prefix]
+
+
+def _prefix(address: Address) -> tuple[int, int]:
+    return address.version, int(address) >> (address.max_prefixlen - PREFIX_BITS[address.version])

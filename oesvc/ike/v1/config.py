@@ -1,0 +1,44 @@
+"""What an engine is told once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from oesvc.ike.identity import FqdnIdentity
+from oesvc.ike.v1.offers import MODERN, Profile
+from oesvc.ipsec.sa import Lifetime
+
+Entropy = Callable[[int], bytes]
+"Gives so many octets that nobody can guess, as os.urandom does."
+
+PHASE1_LIFETIME = Lifetime(8 * 3600)
+PHASE2_LIFETIME = Lifetime(3600)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """All times are in seconds."""
+
+    private_key: RSAPrivateKey = field(repr=False)
+    profile: Profile = MODERN
+    identity: FqdnIdentity | None = None
+    "Given as initiator (RFC 4322 section 5.3); without it, and as responder, we are our address (section 4.3)."
+    phase1_lifetime: Lifetime = PHASE1_LIFETIME
+    phase2_lifetime: Lifetime = PHASE2_LIFETIME
+    retransmission: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    "Waits after the first sending of a message, after its first repetition, and so on."
+    keying_time: float = 8.0
+    "In all, for a tunnel that we begin; also what a stranger has for phase 1, and for a tunnel it proposes."
+    doubt_time: float = 4.0
+    "Silence after which a tunnel on a standing keying channel tries a new one: the peer may have rebooted."
+    key_wait: float = 5.0
+    "As responder, for the DNS to give the initiator's keys."
+    max_half_open: int = 1000
+    "Keying channels that strangers have begun and not finished."
+    max_half_open_per_prefix: int = 32
+    "Of those, from one /24 or /64."
+    max_channels: int = 10_000
+    "Keying channels; beyond, those of strangers are refused."
+    max_tunnels: int = 20_000
+    "Tunnels; beyond, those that peers propose are refused."

@@ -1,0 +1,173 @@
+"""The IKEv1 engine: what its owner calls, and which part each datagram belongs to."""
+
+from collections.abc import Sequence
+
+from oesvc.ike.datagram import Datagram
+from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import Identity
+from oesvc.ike.v1.channels import Channel
+from oesvc.ike.v1.config import EngineConfig, Entropy
+from oesvc.ike.v1.constants import (
+    NAT_TRAVERSAL_PORT,
+    NO_COOKIE,
+    NON_ESP_MARKER,
+    ExchangeType,
+    NotifyType,
+    name_of,
+)
+from oesvc.ike.v1.core import Core
+from oesvc.ike.v1.errors import ExchangeTypeError, MalformedError, PeerError, UnexpectedError
+from oesvc.ike.v1.informational import Informational, deletions, names, notifications
+from oesvc.ike.v1.phase1 import Phase1
+from oesvc.ike.v1.phase2 import Phase2
+from oesvc.ike.v1.teardown import Teardown
+from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.message import open_clear
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.rsa_key import RsaPublicKey
+
+
+class IkeEngine:
+    """All keying channels and tunnels behind one port (oesvc.interfaces.KeyingEngine)."""
+
+    def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
+        self._core = Core(config, entropy)
+        self._informational = Informational(self._core)
+        self._phase2 = Phase2(self._core, self._informational)
+        self._phase1 = Phase1(self._core, self._phase2, self._informational)
+        self._teardown = Teardown(self._core, self._phase1, self._phase2, self._informational)
+        self._closed = False
+
+    def initiate(self, flow: Flow, local: Address, peer: Address, identity: Identity,
+                 keys: Sequence[RsaPublicKey], now: float) -> TunnelId:
+        """Begin a tunnel for `flow` with a gateway that must prove to be `identity` by one of `keys`."""
+        id = self._core.tunnels.next_id()
+        if self._closed:
+            self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.CLOSING, "this gateway is shutting down"))
+            return id
+        tunnel = TunnelRecord(id, flow, local, peer, identity, keys, TunnelState.WAITING,
+                              now + self._core.config.keying_time)
+        self._core.tunnels.add(tunnel)
+        self._phase1.attach(tunnel, now)
+        return id
+
+    def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None:
+        if claimed := self._core.channels.get(channel):
+            self._phase1.keys_found(claimed, keys, now)
+            self._stands(claimed)
+
+    def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
+        if claimed := self._core.channels.get(channel):
+            self._phase1.keys_missing(claimed, reason)
+
+    def accept_tunnel(self, tunnel: TunnelId, now: float) -> None:
+        if record := self._core.tunnels.get(tunnel):
+            self._phase2.accept(record)
+
+    def refuse_tunnel(self, tunnel: TunnelId, reason: str, now: float) -> None:
+        if record := self._core.tunnels.get(tunnel):
+            self._core.tell(DatagramRefused(record.peer, f"the tunnel {record.flow} is refused: {reason}"))
+            self._phase2.refuse(record)
+
+    def sas_installed(self, tunnel: TunnelId, now: float) -> None:
+        if record := self._core.tunnels.get(tunnel):
+            self._phase2.installed(record, now)
+
+    def delete_tunnel(self, tunnel: TunnelId, now: float) -> None:
+        if record := self._core.tunnels.get(tunnel):
+            self._teardown.delete(record, now)
+
+    def peer_unreachable(self, peer: Address, now: float) -> None:
+        self._phase1.unreachable(peer)
+
+    def close(self, now: float) -> None:
+        if not self._closed:
+            self._closed = True
+            self._teardown.close(now)
+
+    def receive_datagram(self, datagram: Datagram, now: float) -> None:
+        """Take one datagram from the wire. What is wrong with it is told, and changes nothing."""
+        try:
+            self._receive(datagram, now)
+        except PeerError as error:
+            self._core.tell(DatagramRefused(datagram.peer.address, str(error)))
+
+    def handle_deadline(self, now: float) -> None:
+        self._core.timers.run_due(now)
+
+    def next_deadline(self) -> float | None:
+        return self._core.timers.next_deadline()
+
+    def datagrams_to_send(self) -> list[Datagram]:
+        return self._core.take_datagrams()
+
+    def events(self) -> list[IkeEvent]:
+        return self._core.take_events()
+
+    def _receive(self, datagram: Datagram, now: float) -> None:
+        data = datagram.data
+        if NAT_TRAVERSAL_PORT in (datagram.local.port, datagram.peer.port):
+            if not data.startswith(NON_ESP_MARKER):
+                raise MalformedError("a datagram on port 4500 without the marker that tells IKE from ESP")
+            data = data[len(NON_ESP_MARKER):]
+        header = Header.parse(data)
+        channel = self._core.channels.find(header, datagram.peer)
+        if channel is None:
+            self._from_stranger(header, data, datagram, now)
+        else:
+            channel.heard = True
+            self._from_peer(channel, header, data, now)
+
+    def _from_stranger(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
+        if header.responder_cookie != NO_COOKIE:
+            raise UnexpectedError("cookies of no keying channel that we have")
+        if self._closed:
+            raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
+        if header.exchange == ExchangeType.MAIN_MODE:
+            self._phase1.first_message(header, data, datagram, now)
+            return
+        if header.exchange == ExchangeType.AGGRESSIVE_MODE:
+            self._informational.send_clear_notify(NotifyType.INVALID_EXCHANGE_TYPE, header, datagram)
+        raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} from a stranger; only main mode "
+                                "may begin a keying channel (RFC 4322 section 4.6.1)")
+
+    def _from_peer(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+        if header.exchange == ExchangeType.INFORMATIONAL:
+            self._informed(channel, header, data)
+        elif self._closed:
+            raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
+        elif header.exchange == ExchangeType.MAIN_MODE:
+            stood = channel.standing is not None
+            self._phase1.message(channel, header, data, now)
+            if not stood:
+                self._stands(channel)
+        elif header.exchange == ExchangeType.QUICK_MODE:
+            self._phase2.message(channel, header, data, now)
+        else:
+            raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} under a keying channel; only "
+                                    "quick mode and informational are used")
+
+    def _stands(self, channel: Channel) -> None:
+        """Phase 1 may just have ended with the word that the peer begins anew."""
+        if channel.standing and channel.standing.initial_contact:
+            self._teardown.initial_contact(channel)
+
+    def _informed(self, channel: Channel, header: Header, data: bytes) -> None:
+        """What comes in clear, or before the peer has proved itself, is no more than a hint."""
+        if channel.standing and not header.encrypted:
+            raise UnexpectedError("an informational message in clear under a standing keying channel")
+        message = (self._informational.open(channel, header, data) if header.encrypted
+                   else open_clear(header, data))
+        for name in names(message):
+            self._core.saw(Way.RECEIVED, name, channel, None, header.encrypted)
+        for notification in notifications(message):
+            if not channel.standing:
+                self._phase1.notified(channel, notification)
+            elif notification.type == NotifyType.INITIAL_CONTACT:
+                self._teardown.initial_contact(channel)
+            else:
+                self._phase2.refused_by_peer(channel, notification)
+        for deletion in deletions(message) if channel.standing else []:
+            self._teardown.received(channel, deletion)

@@ -1,0 +1,151 @@
+"""Runs an exchange: a ladder of steps, each of which takes one message (RFC 2408 section 4).
+
+A step returns an outcome, and the exchange climbs; or it raises, and nothing has changed: a forged or broken
+datagram is dropped, and the exchange waits on for the right one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from oesvc.ike.crypto.cipher import CbcState
+from oesvc.ike.crypto.groups import PublicValueError
+from oesvc.ike.v1.constants import DUPLICATE_SPACING, ExchangeType, PayloadType
+from oesvc.ike.v1.errors import PeerError, PublicValueRefusedError, UnexpectedError
+from oesvc.ike.v1.retransmit import Retransmission
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.message import Message, open_clear, open_encrypted, seal_clear, seal_encrypted
+from oesvc.ike.v1.wire.payloads import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step leads to."""
+
+    stage: Any
+    "Where the exchange is now: one frozen dataclass for each rung."
+    reply: tuple[Payload, ...] = ()
+    encrypted: bool = True
+    "Of the reply."
+    state: CbcState | None = None
+    "Encryption that begins with this step."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung: what its message must be, and what is done with it."""
+
+    name: str
+    "The message that it takes."
+    do: Callable[[Any, Any, Message], Outcome]
+    "Called with what the exchange knows, its stage, and the message."
+    requires: frozenset[PayloadType]
+    encrypted: bool = True
+
+
+Ladder = Mapping[type, Step]
+"The step that awaits a message, by the class of the stage."
+
+
+class Exchange:
+    """One run down a ladder, and what it takes to answer repetitions."""
+
+    __slots__ = ("_before", "_judged", "_ladder", "_last", "_sent_at", "error", "message_id", "retransmission",
+                 "sent", "stage", "state", "type")
+
+    def __init__(self, type: ExchangeType, message_id: int, ladder: Ladder, stage: Any,
+                 state: CbcState | None = None) -> None:
+        self.type, self.message_id, self.stage, self.state = type, message_id, stage, state
+        self.sent: bytes | None = None
+        "Our last message, unless one was taken since."
+        self.retransmission: Retransmission | None = None
+        self.error: PeerError | None = None
+        "Why the last message that was not taken was not."
+        self._ladder = ladder
+        self._before: tuple[Any, CbcState | None] = stage, state
+        self._last = b""
+        self._judged: frozenset[bytes] = frozenset()
+        self._sent_at = 0.0
+
+    def take(self, knowledge: Any, header: Header, data: bytes) -> tuple[str, Outcome]:
+        """Climb with a message; gives its name and what comes of it. Raises PeerError, and has not changed then."""
+        step = self._ladder.get(type(self.stage))
+        if step is None:
+            raise UnexpectedError("its exchange awaits no message now")
+        try:
+            message, state = self._open(step, header, data)
+            missing = step.requires - {payload.type for payload in message.payloads}
+            if missing:
+                raise UnexpectedError(f"it lacks {', '.join(sorted(kind.name for kind in missing))}")
+            outcome = _do(step, knowledge, self.stage, message)
+        except PeerError as error:
+            self.error = error
+            raise
+        self._before = self.stage, self.state
+        self._last, self.sent = _digest(data), None
+        self.stop()
+        self.state = state
+        self.climb(outcome)
+        return step.name, outcome
+
+    def climb(self, outcome: Outcome) -> None:
+        """Go where a step leads that was begun by an answer of our owner's, not by a message."""
+        self.stage, self.state = outcome.stage, outcome.state or self.state
+
+    def step_back(self) -> None:
+        """The last message has turned out to be wrong: wait for another one in its place."""
+        self.stage, self.state = self._before
+        self._judged |= {self._last}
+        self._last = b""
+
+    def seal(self, header: Header, outcome: Outcome, now: float) -> bytes:
+        """The datagram of an outcome's reply."""
+        if outcome.encrypted and self.state:
+            self.sent, self.state = seal_encrypted(header, outcome.reply, self.state)
+        else:
+            self.sent = seal_clear(header, outcome.reply)
+        self._sent_at = now
+        return self.sent
+
+    def repeats(self, data: bytes) -> bool:
+        """Whether this very datagram was taken last, or was judged before."""
+        digest = _digest(data)
+        return digest == self._last or digest in self._judged
+
+    def answer_again(self, now: float) -> bytes | None:
+        """What a repeated message is answered with, if it is time for that."""
+        if self.sent is None or now - self._sent_at < DUPLICATE_SPACING:
+            return None
+        self._sent_at = now
+        return self.sent
+
+    @property
+    def judged(self) -> int:
+        """Messages that turned out to be wrong after they were taken."""
+        return len(self._judged)
+
+    def stop(self) -> None:
+        """Stop repeating our last message."""
+        if self.retransmission:
+            self.retransmission.stop()
+            self.retransmission = None
+
+    def _open(self, step: Step, header: Header, data: bytes) -> tuple[Message, CbcState | None]:
+        if header.encrypted != step.encrypted:
+            raise UnexpectedError(f"it is {'encrypted' if header.encrypted else 'in clear'}, where {step.name} "
+                                  f"is {'encrypted' if step.encrypted else 'in clear'}")
+        if step.encrypted and self.state:
+            return open_encrypted(header, data, self.state)
+        return open_clear(header, data), self.state
+
+
+def _do(step: Step, knowledge: Any, stage: Any, message: Message) -> Outcome:
+    try:
+        return step.do(knowledge, stage, message)
+    except PublicValueError as error:
+        raise PublicValueRefusedError(str(error)) from None
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

@@ -1,0 +1,101 @@
+"""Informational exchanges: RFC 2409 section 5.7 under a keying channel, RFC 2408 section 4.8 without one."""
+
+from hmac import compare_digest
+
+from oesvc.ike.crypto.cipher import CbcState
+from oesvc.ike.crypto.keymat import Secrets
+from oesvc.ike.datagram import Datagram
+from oesvc.ike.events import Way
+from oesvc.ike.v1.channels import Channel
+from oesvc.ike.v1.constants import ExchangeType, NotifyType, PayloadType, Protocol, name_of
+from oesvc.ike.v1.core import Core
+from oesvc.ike.v1.errors import HashError, UnexpectedError
+from oesvc.ike.v1.main_mode import Claimed, IdentitySent, ValueAnswered
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.message import Message, open_encrypted, seal_clear, seal_encrypted
+from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
+from oesvc.ipsec.flow import Flow
+
+
+class Informational:
+    """Writes and reads informational messages; what they mean is told elsewhere."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def send_notify(self, channel: Channel, notification: Notification, flow: Flow | None) -> None:
+        payload = Payload(PayloadType.NOTIFICATION, notification.pack())
+        self._send(channel, payload, f"notify {notification.name}", flow)
+
+    def send_delete(self, channel: Channel, deletion: Deletion, flow: Flow | None) -> None:
+        self._send(channel, Payload(PayloadType.DELETE, deletion.pack()), "delete", flow)
+
+    def send_clear_notify(self, type: NotifyType, header: Header, datagram: Datagram) -> None:
+        """Refuse a message for which there are no keys."""
+        cookies = header.initiator_cookie, header.responder_cookie
+        notification = Notification(Protocol.ISAKMP, type, b"".join(cookies))
+        reply = Header(*cookies, 0, ExchangeType.INFORMATIONAL, 0, int.from_bytes(self._core.entropy(4), "big"))
+        data = seal_clear(reply, [Payload(PayloadType.NOTIFICATION, notification.pack())])
+        self._core.send(data, datagram.local, datagram.peer)
+
+    def open(self, channel: Channel, header: Header, data: bytes) -> Message:
+        """Read a message under a channel's keys. Raises PeerError unless it is authentic and new."""
+        secrets, last_block = _keys(channel)
+        if not header.message_id or header.message_id in channel.used_ids:
+            raise UnexpectedError("an informational message with a message ID that was used before")
+        message, _ = open_encrypted(header, data, _state(secrets, last_block, header.message_id))
+        digest, covered = message.after_hash()
+        if not compare_digest(digest, _hash(secrets, header.message_id, covered)):
+            raise HashError("an informational message whose HASH(1) does not verify")
+        if not channel.use_id(header.message_id):
+            raise UnexpectedError("too many exchanges under one keying channel")
+        return message
+
+    def _send(self, channel: Channel, payload: Payload, name: str, flow: Flow | None) -> None:
+        secrets, last_block = _keys(channel)
+        message_id = self._core.new_message_id(channel)
+        digest = _hash(secrets, message_id, pack_chain([payload]))
+        data, _ = seal_encrypted(channel.header(ExchangeType.INFORMATIONAL, message_id),
+                                 [Payload(PayloadType.HASH, digest), payload],
+                                 _state(secrets, last_block, message_id))
+        self._core.send(data, channel.local, channel.peer)
+        self._core.saw(Way.SENT, name, channel, flow, encrypted=True)
+
+
+def notifications(message: Message) -> list[Notification]:
+    return [Notification.parse(body) for body in message.all(PayloadType.NOTIFICATION)]
+
+
+def deletions(message: Message) -> list[Deletion]:
+    return [Deletion.parse(body) for body in message.all(PayloadType.DELETE)]
+
+
+def names(message: Message) -> list[str]:
+    """What a message is, for people."""
+    return ([f"notify {name_of(NotifyType, notification.type)}" for notification in notifications(message)]
+            + ["delete" for _ in deletions(message)])
+
+
+def has_keys(channel: Channel) -> bool:
+    """Whether phase 1 has come to the point where messages can be encrypted."""
+    return channel.standing is not None or isinstance(channel.main_mode.stage,
+                                                      IdentitySent | ValueAnswered | Claimed)
+
+
+def _keys(channel: Channel) -> tuple[Secrets, bytes]:
+    """The secrets, and the last block of phase 1 so far. Raises UnexpectedError when there are none yet."""
+    if channel.standing:
+        return channel.standing.secrets, channel.standing.last_block
+    stage, state = channel.main_mode.stage, channel.main_mode.state
+    if isinstance(stage, IdentitySent | ValueAnswered | Claimed) and state:
+        return stage.agreement.secrets, state.iv
+    raise UnexpectedError("an encrypted informational message before there are keys")
+
+
+def _state(secrets: Secrets, last_block: bytes, message_id: int) -> CbcState:
+    return secrets.phase2_state(last_block, message_id)
+
+
+def _hash(secrets: Secrets, message_id: int, covered: bytes) -> bytes:
+    """HASH(1) = prf(SKEYID_a, M-ID | N/D)."""
+    return secrets.prf_a(message_id.to_bytes(4, "big") + covered)

@@ -1,0 +1,257 @@
+"""Main mode with signatures: RFC 2409 section 5.1.
+
+        Initiator                          Responder
+       -----------                        -----------
+    1   HDR, SA                     -->
+                                    <--    HDR, SA                 2
+    3   HDR, KE, Ni                 -->
+                                    <--    HDR, KE, Nr             4
+    5   HDR*, IDii, SIG_I           -->
+                                    <--    HDR*, IDir, SIG_R       6
+
+A step is named after the messages that it takes in and gives out. The responder stops between 5 and 6, until the
+DNS has given the initiator's keys (RFC 4322 section 3.3.1). No arithmetic is done for a message 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from oesvc.ike.crypto.groups import KeyPair, generate
+from oesvc.ike.crypto.keymat import Cookies, Secrets, derive_secrets
+from oesvc.ike.crypto.signatures import key_that_verifies, sign
+from oesvc.ike.identity import Identity
+from oesvc.ike.v1 import phase1_offer
+from oesvc.ike.v1.config import Entropy
+from oesvc.ike.v1.constants import NONCE_LENGTH, NotifyType, PayloadType
+from oesvc.ike.v1.errors import IdentityError, SignatureError
+from oesvc.ike.v1.exchange import Ladder, Outcome, Step
+from oesvc.ike.v1.identification import pack_identity, parse_identity
+from oesvc.ike.v1.offers import Phase1Suite, Profile
+from oesvc.ike.v1.wire.message import Message
+from oesvc.ike.v1.wire.payloads import Notification, Payload
+from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.sa import Lifetime
+
+P = PayloadType
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Whom the initiator wants to talk to."""
+
+    identity: Identity
+    keys: tuple[RsaPublicKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ourselves:
+    """What either role brings into the exchange."""
+
+    profile: Profile
+    lifetime: Lifetime
+    identity: Identity
+    private_key: RSAPrivateKey = field(repr=False)
+    entropy: Entropy = field(repr=False)
+    expectation: Expectation | None
+    "None as responder."
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What both sides know after the messages in clear."""
+
+    suite: Phase1Suite
+    lifetime: Lifetime
+    secrets: Secrets
+    cookies: Cookies
+    offer: bytes
+    "SAi_b: the initiator's SA payload without its generic header."
+    public_i: bytes
+    public_r: bytes
+
+    def hash_i(self, id_body: bytes) -> bytes:
+        """HASH_I of section 5."""
+        return self._hash(self.public_i + self.public_r + self.cookies.initiator + self.cookies.responder, id_body)
+
+    def hash_r(self, id_body: bytes) -> bytes:
+        """HASH_R of section 5."""
+        return self._hash(self.public_r + self.public_i + self.cookies.responder + self.cookies.initiator, id_body)
+
+    def _hash(self, head: bytes, id_body: bytes) -> bytes:
+        return self.secrets.hash.prf(self.secrets.skeyid, head + self.offer + id_body)
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The responder before message 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSent:
+    """The initiator after message 1."""
+
+    offer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceSent:
+    """The responder after message 2."""
+
+    offer: bytes
+    suite: Phase1Suite
+    lifetime: Lifetime
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSent:
+    """The initiator after message 3."""
+
+    offer: bytes
+    suite: Phase1Suite
+    lifetime: Lifetime
+    key_pair: KeyPair = field(repr=False)
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ValueAnswered:
+    """The responder after message 4."""
+
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitySent:
+    """The initiator after message 5."""
+
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The responder after message 5: who the initiator says it is, to be verified."""
+
+    agreement: Agreement
+    identity: Identity
+    id_body: bytes
+    signature: bytes
+    initial_contact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """Either side when all is done."""
+
+    agreement: Agreement
+    identity: Identity
+    key: RsaPublicKey
+    "The one of the peer's that verified its signature."
+    initial_contact: bool
+
+
+def out_1(we: Ourselves) -> Outcome:
+    offer = phase1_offer.offer(we.profile, we.lifetime)
+    return Outcome(OfferSent(offer), (Payload(P.SA, offer),), encrypted=False)
+
+
+def in_1_out_2(we: Ourselves, _: Nothing, message: Message) -> Outcome:
+    offer = message.one(P.SA)
+    suite, lifetime, choice = phase1_offer.choose(offer, we.profile, we.lifetime)
+    return Outcome(ChoiceSent(offer, suite, lifetime), (Payload(P.SA, choice),), encrypted=False)
+
+
+def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Outcome:
+    suite, lifetime = phase1_offer.accept_choice(message.one(P.SA), we.profile, we.lifetime)
+    pair, nonce = generate(suite.group), we.entropy(NONCE_LENGTH)
+    return Outcome(ValueSent(stage.offer, suite, lifetime, pair, nonce),
+                   (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce)), encrypted=False)
+
+
+def in_3_out_4(we: Ourselves, stage: ChoiceSent, message: Message) -> Outcome:
+    nonce_i, public_i = message.nonce(), message.one(P.KEY_EXCHANGE)
+    pair, nonce = generate(stage.suite.group), we.entropy(NONCE_LENGTH)
+    agreement = _agree(stage, message, nonce_i + nonce, pair.shared_secret(public_i), public_i, pair.public)
+    return Outcome(ValueAnswered(agreement),
+                   (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce)), encrypted=False,
+                   state=agreement.secrets.first_state(public_i, pair.public))
+
+
+def in_4_out_5(we: Ourselves, stage: ValueSent, message: Message) -> Outcome:
+    nonce_r, public_r = message.nonce(), message.one(P.KEY_EXCHANGE)
+    pair = stage.key_pair
+    agreement = _agree(stage, message, stage.nonce + nonce_r, pair.shared_secret(public_r), pair.public, public_r)
+    id_body = pack_identity(we.identity)
+    signature = sign(we.private_key, agreement.hash_i(id_body))
+    return Outcome(IdentitySent(agreement),
+                   (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)),
+                   state=agreement.secrets.first_state(pair.public, public_r))
+
+
+def in_5(_: Ourselves, stage: ValueAnswered, message: Message) -> Outcome:
+    """The initiator's keys are looked up by its identity: RFC 4322 section 3.3.1."""
+    id_body = message.one(P.IDENTIFICATION)
+    return Outcome(Claimed(stage.agreement, parse_identity(id_body), id_body, message.one(P.SIGNATURE),
+                           _says_initial_contact(message)))
+
+
+def with_keys_out_6(we: Ourselves, stage: Claimed, keys: Sequence[RsaPublicKey]) -> Outcome:
+    """Raises SignatureError."""
+    agreement = stage.agreement
+    key = _verify(stage.identity, keys, agreement.hash_i(stage.id_body), stage.signature)
+    id_body = pack_identity(we.identity)
+    signature = sign(we.private_key, agreement.hash_r(id_body))
+    return Outcome(Authenticated(agreement, stage.identity, key, stage.initial_contact),
+                   (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)))
+
+
+def in_6(we: Ourselves, stage: IdentitySent, message: Message) -> Outcome:
+    id_body, expectation = message.one(P.IDENTIFICATION), we.expectation
+    identity = parse_identity(id_body)
+    if expectation is None or identity != expectation.identity:
+        raise IdentityError(f"the peer says it is {identity}; {expectation and expectation.identity} was expected")
+    key = _verify(identity, expectation.keys, stage.agreement.hash_r(id_body), message.one(P.SIGNATURE))
+    return Outcome(Authenticated(stage.agreement, identity, key, _says_initial_contact(message)))
+
+
+INITIATOR: Ladder = {
+    OfferSent: Step("main mode 2", in_2_out_3, frozenset({P.SA}), encrypted=False),
+    ValueSent: Step("main mode 4", in_4_out_5, frozenset({P.KEY_EXCHANGE, P.NONCE}), encrypted=False),
+    IdentitySent: Step("main mode 6", in_6, frozenset({P.IDENTIFICATION, P.SIGNATURE})),
+}
+
+RESPONDER: Ladder = {
+    Nothing: Step("main mode 1", in_1_out_2, frozenset({P.SA}), encrypted=False),
+    ChoiceSent: Step("main mode 3", in_3_out_4, frozenset({P.KEY_EXCHANGE, P.NONCE}), encrypted=False),
+    ValueAnswered: Step("main mode 5", in_5, frozenset({P.IDENTIFICATION, P.SIGNATURE})),
+}
+
+NAME_SENT: dict[type, str] = {
+    OfferSent: "main mode 1", ChoiceSent: "main mode 2", ValueSent: "main mode 3", ValueAnswered: "main mode 4",
+    IdentitySent: "main mode 5", Authenticated: "main mode 6",
+}
+"The message that led to a stage, where it led there by being sent."
+
+
+def _agree(stage: ChoiceSent | ValueSent, message: Message, nonces: bytes, shared: bytes,
+           public_i: bytes, public_r: bytes) -> Agreement:
+    suite, header = stage.suite, message.header
+    cookies = Cookies(header.initiator_cookie, header.responder_cookie)
+    secrets = derive_secrets(suite.hash, suite.cipher.algorithm, suite.cipher.key_bits // 8, nonces, shared, cookies)
+    return Agreement(suite, stage.lifetime, secrets, cookies, stage.offer, public_i, public_r)
+
+
+
+
+def _verify(identity: Identity, keys: Sequence[RsaPublicKey], digest: bytes, signature: bytes) -> RsaPublicKey:
+    key = key_that_verifies(keys, digest, signature)
+    if key is None:
+        raise SignatureError(f"none of {len(keys)} keys that the DNS has for {identity} verifies its signature "
+                             f"({', '.join(map(str, keys))})")
+    return key
+
+
+def _says_initial_contact(message: Message) -> bool:
+    """RFC 2407 section 4.6.3.3."""
+    return any(Notification.parse(body).type == NotifyType.INITIAL_CONTACT for body in message.all(P.NOTIFICATION))

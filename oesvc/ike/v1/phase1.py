@@ -1,0 +1,265 @@
+"""Runs main mode for all keying channels, in both roles: RFC 2409 section 5.1, RFC 4322 sections 3.2.5 and 3.3.1."""
+
+from collections.abc import Sequence
+
+from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import AddressIdentity
+from oesvc.ike.v1.channels import Channel, Standing
+from oesvc.ike.v1.constants import (
+    LAST_ERROR_NOTIFY,
+    MAX_JUDGED,
+    NO_COOKIE,
+    PORT,
+    UNREACHABLE_IS_CONSISTENT,
+    ExchangeType,
+    NotifyType,
+    Protocol,
+)
+from oesvc.ike.v1.core import Core
+from oesvc.ike.v1.errors import BusyError, MalformedError, NoProposalChosenError, PeerError, SignatureError
+from oesvc.ike.v1.exchange import Exchange, Outcome
+from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.main_mode import (
+    INITIATOR,
+    NAME_SENT,
+    RESPONDER,
+    Authenticated,
+    ChoiceSent,
+    Claimed,
+    Expectation,
+    Nothing,
+    Ourselves,
+    ValueSent,
+    out_1,
+    with_keys_out_6,
+)
+from oesvc.ike.v1.phase1_offer import say
+from oesvc.ike.v1.phase2 import Phase2
+from oesvc.ike.v1.retransmit import Retransmission
+from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.payloads import Deletion, Notification
+from oesvc.ipsec.flow import Address
+from oesvc.ipsec.rsa_key import RsaPublicKey
+
+
+class Phase1:
+    """Brings keying channels up, and begins the tunnels that wait for them."""
+
+    def __init__(self, core: Core, phase2: Phase2, informational: Informational) -> None:
+        self._core, self._phase2, self._informational = core, phase2, informational
+
+    def attach(self, tunnel: TunnelRecord, now: float) -> None:
+        """Begin a tunnel under the standing channel, or let it wait for one that is being made, or make one."""
+        expectation = Expectation(tunnel.identity, tunnel.keys)
+        channel = self._core.channels.standing(tunnel.peer, tunnel.identity, tunnel.keys)
+        if (channel and channel.standing and channel.local.address == tunnel.local
+                and channel.standing.expires > tunnel.gives_up):
+            self._phase2.begin(tunnel, channel, channel.standing, now)
+            doubted = channel
+            self._core.timers.at(now + self._core.config.doubt_time, lambda now: self._doubt(tunnel, doubted, now))
+            return
+        tunnel.state, tunnel.channel_id = TunnelState.WAITING, None
+        pending = self._core.channels.pending(tunnel.local, tunnel.peer, expectation)
+        if pending:
+            pending.waiting.append(tunnel)
+        else:
+            self._begin(tunnel, expectation, now)
+
+    def first_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
+        """A stranger's invitation to a keying channel. Raises PeerError."""
+        known = self._core.channels.find_first(header, datagram.peer)
+        if known:
+            self._repeated(known, data, now)
+            return
+        self._check_budgets(datagram.peer.address)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, Nothing())
+        ourselves = self._ourselves(datagram.local.address, None)
+        try:
+            name, outcome = exchange.take(ourselves, header, data)
+        except NoProposalChosenError as error:
+            self._informational.send_clear_notify(error.notify, header, datagram)
+            raise
+        channel = Channel(self._core.channels.next_id(), datagram.local, datagram.peer, header.initiator_cookie,
+                          self._core.new_cookie(), ourselves, exchange)
+        self._add(channel, now + self._core.config.keying_time)
+        self._core.saw(Way.RECEIVED, name, channel, None, encrypted=False)
+        self._send(channel, outcome, now)
+
+    def message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+        """Take a message of main mode. Raises PeerError."""
+        exchange = channel.main_mode
+        if exchange.repeats(data):
+            self._repeated(channel, data, now)
+            return
+        if header.responder_cookie == NO_COOKIE or header.message_id:
+            raise MalformedError("a message of main mode with a message ID, or without the responder's cookie")
+        try:
+            name, outcome = exchange.take(channel.ourselves, header, data)
+        except PeerError as error:
+            channel.hint = error.failure, f"{channel.peer.address}: {error}"
+            raise
+        if isinstance(outcome.stage, ValueSent):
+            self._core.channels.answered(channel, header.responder_cookie)
+        self._saw(Way.RECEIVED, name, channel, header.encrypted)
+        if outcome.reply:
+            self._send(channel, outcome, now)
+        elif isinstance(outcome.stage, Claimed):
+            self._want_keys(channel, outcome.stage, now)
+        else:
+            self._up(channel, outcome.stage, now)
+
+    def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
+        """The DNS has given the initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
+        if not self._ends_key_wait(channel):
+            return
+        try:
+            outcome = with_keys_out_6(channel.ourselves, channel.main_mode.stage, keys)
+        except SignatureError as error:
+            self._reject(channel, error)
+            return
+        channel.main_mode.climb(outcome)
+        self._send(channel, outcome, now)
+        self._up(channel, outcome.stage, now)
+
+    def keys_missing(self, channel: Channel, reason: str) -> None:
+        if self._ends_key_wait(channel):
+            self._reject(channel, SignatureError(reason))
+
+    def notified(self, channel: Channel, notification: Notification) -> None:
+        """What a peer that has not proved itself says about phase 1: a hint, for when time runs out (3.2.5)."""
+        if notification.type > LAST_ERROR_NOTIFY or channel.standing:
+            return
+        offered = (f"; offered were {say(self._core.config.profile.phase1)}"
+                   if notification.type == NotifyType.NO_PROPOSAL_CHOSEN else "")
+        channel.hint = KeyingFailure.PHASE1_REFUSED, (
+            f"{channel.peer.address} answered with the notify {notification.name}, which nothing vouches for{offered}")
+
+    def unreachable(self, peer: Address) -> None:
+        """An ICMP error, which anybody could have forged (RFC 4322 section 9.2)."""
+        for channel in self._core.channels.with_peer(peer):
+            channel.unreachables += 1
+
+    def end(self, channel: Channel, failure: KeyingFailure, detail: str) -> None:
+        """Remove a channel; tunnels that are not up yet fail with it."""
+        self._core.channels.remove(channel)
+        self._phase2.channel_ends(channel, failure, detail)
+        waiting, channel.waiting = channel.waiting, []
+        for tunnel in waiting:
+            if self._core.tunnels.get(tunnel.id):
+                self._phase2.fail(tunnel, failure, detail)
+        if not channel.initiator and not channel.standing and not isinstance(channel.main_mode.stage, ChoiceSent):
+            self._core.tell(ChannelFailed(channel.id, channel.peer.address, failure, detail))
+
+    def _begin(self, tunnel: TunnelRecord, expectation: Expectation, now: float) -> None:
+        ourselves = self._ourselves(tunnel.local, expectation)
+        outcome = out_1(ourselves)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage)
+        channel = Channel(self._core.channels.next_id(), Endpoint(tunnel.local, PORT), Endpoint(tunnel.peer, PORT),
+                          self._core.new_cookie(), NO_COOKIE, ourselves, exchange)
+        channel.waiting.append(tunnel)
+        self._add(channel, tunnel.gives_up)
+        self._send(channel, outcome, now)
+
+    def _ourselves(self, local: Address, expectation: Expectation | None) -> Ourselves:
+        config = self._core.config
+        identity = (expectation and config.identity) or AddressIdentity(local)
+        return Ourselves(config.profile, config.phase1_lifetime, identity, config.private_key, self._core.entropy,
+                         expectation)
+
+    def _add(self, channel: Channel, deadline: float) -> None:
+        self._core.channels.add(channel)
+        channel.deadline = self._core.timers.at(deadline, lambda now: self._out_of_time(channel))
+
+    def _check_budgets(self, peer: Address) -> None:
+        channels, config = self._core.channels, self._core.config
+        for have, most, what in (
+                (channels.half_open(), config.max_half_open, "half-open keying channels"),
+                (channels.half_open_near(peer), config.max_half_open_per_prefix, f"half-open ones near {peer}"),
+                (len(channels), config.max_channels, "keying channels")):
+            if have >= most:
+                raise BusyError(f"there are {have} {what}, and no more are allowed")
+
+    def _repeated(self, channel: Channel, data: bytes, now: float) -> None:
+        again = channel.main_mode.answer_again(now) if channel.main_mode.repeats(data) else None
+        if again:
+            self._core.send(again, channel.local, channel.peer)
+
+    def _send(self, channel: Channel, outcome: Outcome, now: float) -> None:
+        """The initiator repeats its messages until they are answered; the responder only answers repetitions."""
+        data = channel.main_mode.seal(channel.header(ExchangeType.MAIN_MODE, 0), outcome, now)
+        self._core.send(data, channel.local, channel.peer)
+        self._saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, outcome.encrypted)
+        if channel.initiator:
+            channel.main_mode.retransmission = Retransmission(
+                self._core.timers, self._core.config.retransmission,
+                lambda now: self._core.send(data, channel.local, channel.peer), now)
+
+    def _saw(self, way: Way, name: str, channel: Channel, encrypted: bool) -> None:
+        flow = channel.waiting[0].flow if channel.waiting else None
+        self._core.saw(way, name, channel, flow, encrypted)
+
+    def _want_keys(self, channel: Channel, stage: Claimed, now: float) -> None:
+        config = self._core.config
+        reason = f"the DNS gave no keys for {stage.identity} within {config.key_wait:g} s"
+        channel.key_wait = self._core.timers.at(now + config.key_wait,
+                                                lambda now: self.keys_missing(channel, reason))
+        self._core.tell(KeysWanted(channel.id, channel.peer.address, stage.identity))
+
+    def _ends_key_wait(self, channel: Channel) -> bool:
+        """Whether the channel does wait for its initiator's keys; then it does so no longer."""
+        if channel.key_wait:
+            channel.key_wait.cancel()
+        return isinstance(channel.main_mode.stage, Claimed)
+
+    def _reject(self, channel: Channel, error: SignatureError) -> None:
+        """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another message 5."""
+        channel.hint = error.failure, str(error)
+        channel.main_mode.step_back()
+        if channel.main_mode.judged == 1:
+            self._informational.send_notify(channel, Notification(Protocol.ISAKMP, error.notify), None)
+        self._core.tell(DatagramRefused(channel.peer.address, str(error)))
+        if channel.main_mode.judged == MAX_JUDGED:
+            self.end(channel, *channel.hint)
+
+    def _up(self, channel: Channel, stage: Authenticated, now: float) -> None:
+        agreement, exchange = stage.agreement, channel.main_mode
+        last_block = exchange.state.iv if exchange.state else b""
+        standing = Standing(stage.identity, stage.key, agreement.secrets, last_block, agreement.suite.group,
+                            now + agreement.lifetime.seconds, stage.initial_contact)
+        self._core.channels.stands(channel, standing)
+        if channel.deadline:
+            channel.deadline.cancel()
+        channel.deadline = self._core.timers.at(standing.expires, lambda now: self._expire(channel))
+        self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
+        waiting, channel.waiting = channel.waiting, []
+        for tunnel in waiting:
+            if self._core.tunnels.get(tunnel.id):
+                self._phase2.begin(tunnel, channel, standing, now)
+
+    def _expire(self, channel: Channel) -> None:
+        """Phase 1 ends with an authenticated delete (RFC 4322 section 3.2.8)."""
+        deletion = Deletion(Protocol.ISAKMP, (channel.cookie_i + channel.cookie_r,))
+        self._informational.send_delete(channel, deletion, None)
+        self.end(channel, KeyingFailure.PHASE2_SILENT, "the keying channel has expired")
+
+    def _out_of_time(self, channel: Channel) -> None:
+        peer, unreachables = channel.peer.address, channel.unreachables
+        if channel.hint:
+            self.end(channel, *channel.hint)
+        elif not channel.heard and unreachables >= UNREACHABLE_IS_CONSISTENT:
+            self.end(channel, KeyingFailure.PORT_UNREACHABLE,
+                     f"{unreachables} ICMP errors and nothing else came from {peer}")
+        elif not channel.heard:
+            self.end(channel, KeyingFailure.PEER_SILENT, f"nothing came from {peer}")
+        else:
+            self.end(channel, KeyingFailure.PEER_SILENT, f"{peer} fell silent in main mode")
+
+    def _doubt(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
+        """Silence on an old channel: the peer may have rebooted and not know it any more (RFC 4322 section 9.3)."""
+        if self._core.tunnels.get(tunnel.id) and self._phase2.unanswered(tunnel, channel):
+            channel.doubtful = True
+            self._phase2.withdraw(tunnel)
+            self.attach(tunnel, now)

@@ -1,0 +1,240 @@
+"""Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
+
+from oesvc.ike.crypto.groups import PublicValueError
+from oesvc.ike.events import SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.v1.channels import Channel, Standing
+from oesvc.ike.v1.constants import LAST_ERROR_NOTIFY, LINGER, ExchangeType, NotifyType, Protocol
+from oesvc.ike.v1.core import Core
+from oesvc.ike.v1.errors import BusyError, RefusedError, UnexpectedError
+from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
+from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.quick_mode import (
+    INITIATOR,
+    NAME_SENT,
+    RESPONDER,
+    Answered,
+    AnswerSent,
+    Complete,
+    ConfirmedByPeer,
+    NotBegun,
+    Proposed,
+    Terms,
+    ToAnswer,
+    ToAuthorize,
+    authorized,
+    out_1,
+    out_2,
+    out_3,
+)
+from oesvc.ike.v1.retransmit import Retransmission
+from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.payloads import Notification
+
+
+class Phase2:
+    """Brings tunnels up."""
+
+    def __init__(self, core: Core, informational: Informational) -> None:
+        self._core, self._informational = core, informational
+
+    def begin(self, tunnel: TunnelRecord, channel: Channel, standing: Standing, now: float) -> None:
+        """Propose a tunnel under a standing channel."""
+        message_id = self._core.new_message_id(channel)
+        terms, spi = self._terms(channel, standing, message_id), self._core.new_spi()
+        outcome = out_1(terms, tunnel.flow, spi, standing.group)
+        self._core.tunnels.receives_by(tunnel, spi)
+        self._negotiate(tunnel, channel, terms, self._exchange(standing, message_id, INITIATOR, outcome.stage))
+        self._send(tunnel, channel, outcome, now, repeat=True)
+
+    def unanswered(self, tunnel: TunnelRecord, channel: Channel) -> bool:
+        """Whether the peer has not said anything yet about our proposal under this channel."""
+        exchange = tunnel.quick_mode
+        return (tunnel.channel_id == channel.id and exchange is not None and exchange.error is None
+                and isinstance(exchange.stage, Proposed))
+
+    def withdraw(self, tunnel: TunnelRecord) -> None:
+        """Forget a negotiation, so that the tunnel can begin another one."""
+        channel = self._channel(tunnel)
+        if channel and tunnel.quick_mode:
+            channel.quick_modes.pop(tunnel.quick_mode.message_id, None)
+        if tunnel.quick_mode:
+            tunnel.quick_mode.stop()
+        if tunnel.deadline:
+            tunnel.deadline.cancel()
+        tunnel.quick_mode = tunnel.terms = None
+
+    def message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+        """Take a message of quick mode. Raises PeerError."""
+        tunnel = channel.quick_modes.get(header.message_id)
+        if tunnel is None or tunnel.quick_mode is None or tunnel.terms is None:
+            self._first_message(channel, header, data, now)
+            return
+        exchange = tunnel.quick_mode
+        if exchange.repeats(data):
+            again = exchange.answer_again(now)
+            if again:
+                self._core.send(again, channel.local, channel.peer)
+            return
+        name, outcome = exchange.take(tunnel.terms, header, data)
+        self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
+        if isinstance(outcome.stage, Answered):
+            self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
+            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound, outcome.stage.outbound)))
+        elif isinstance(outcome.stage, ConfirmedByPeer):
+            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.outbound,)))
+
+    def accept(self, tunnel: TunnelRecord) -> None:
+        """The owner authorizes a proposed tunnel."""
+        channel, exchange, terms = self._channel(tunnel), tunnel.quick_mode, tunnel.terms
+        if not channel or not exchange or not terms or not isinstance(exchange.stage, ToAuthorize):
+            return
+        spi = self._core.new_spi()
+        try:
+            outcome = authorized(terms, exchange.stage, spi)
+        except PublicValueError as error:
+            self._refuse(channel, tunnel, exchange.stage, NotifyType.INVALID_KEY_INFORMATION)
+            self.fail(tunnel, KeyingFailure.PHASE2_REFUSED, f"the peer's key exchange value: {error}")
+            return
+        exchange.climb(outcome)
+        self._core.tunnels.receives_by(tunnel, spi)
+        self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
+        self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
+
+    def refuse(self, tunnel: TunnelRecord) -> None:
+        """The owner does not authorize a proposed tunnel."""
+        channel, exchange = self._channel(tunnel), tunnel.quick_mode
+        if not channel or not exchange or not isinstance(exchange.stage, ToAuthorize):
+            return
+        self._refuse(channel, tunnel, exchange.stage, NotifyType.INVALID_ID_INFORMATION)
+        self.forget(tunnel)
+
+    def installed(self, tunnel: TunnelRecord, now: float) -> None:
+        """The owner has put the last SAs into the kernel: go on."""
+        channel, exchange = self._channel(tunnel), tunnel.quick_mode
+        if not channel or not exchange:
+            return
+        if isinstance(exchange.stage, ToAnswer):
+            outcome = out_2(exchange.stage)
+            exchange.climb(outcome)
+            self._send(tunnel, channel, outcome, now, repeat=True)
+        elif isinstance(exchange.stage, Answered):
+            outcome = out_3(exchange.stage)
+            exchange.climb(outcome)
+            self._send(tunnel, channel, outcome, now, repeat=False)
+            self._up(tunnel, channel, now)
+        elif isinstance(exchange.stage, ConfirmedByPeer):
+            exchange.climb(Outcome(Complete()))
+            self._up(tunnel, channel, now)
+
+    def refused_by_peer(self, channel: Channel, notification: Notification) -> None:
+        """An authentic error notify: it ends the negotiation that it names, or the only one (section 3.2.5)."""
+        if notification.type > LAST_ERROR_NOTIFY:
+            return
+        negotiating = [tunnel for tunnel in channel.quick_modes.values() if tunnel.state is TunnelState.NEGOTIATING
+                       and tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, Proposed | AnswerSent)]
+        spi = int.from_bytes(notification.spi, "big")
+        meant = [tunnel for tunnel in negotiating if spi in (tunnel.inbound_spi, tunnel.outbound_spi)]
+        if not meant and len(negotiating) == 1:
+            meant = negotiating
+        for tunnel in meant:
+            self.fail(tunnel, KeyingFailure.PHASE2_REFUSED,
+                      f"the peer's gateway {channel.peer.address} answered our proposal for {tunnel.flow} with "
+                      f"the authenticated notify {notification.name}")
+
+    def channel_ends(self, channel: Channel, failure: KeyingFailure, detail: str) -> None:
+        """Tunnels that are not up yet fail with their channel; the others live on."""
+        for tunnel in list(channel.quick_modes.values()):
+            if tunnel.state is TunnelState.NEGOTIATING and tunnel.channel_id == channel.id:
+                self.fail(tunnel, failure, detail)
+
+    def fail(self, tunnel: TunnelRecord, failure: KeyingFailure, detail: str) -> None:
+        self.forget(tunnel)
+        self._core.tell(TunnelFailed(tunnel.id, tunnel.flow, tunnel.peer, failure, detail))
+
+    def forget(self, tunnel: TunnelRecord) -> None:
+        """Remove a tunnel and its negotiation without a word."""
+        self.withdraw(tunnel)
+        self._core.tunnels.remove(tunnel)
+
+    def _first_message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+        standing = channel.standing
+        if standing is None:
+            raise UnexpectedError("quick mode before phase 1 is over")
+        if not header.message_id or header.message_id in channel.used_ids:
+            raise UnexpectedError("quick mode with a message ID that was used before")
+        terms = self._terms(channel, standing, header.message_id)
+        exchange = self._exchange(standing, header.message_id, RESPONDER, NotBegun())
+        try:
+            name, outcome = exchange.take(terms, header, data)
+            if not channel.use_id(header.message_id) or len(self._core.tunnels) >= self._core.config.max_tunnels:
+                raise BusyError("too many tunnels, or too many exchanges under one keying channel")
+        except RefusedError as error:
+            channel.use_id(header.message_id)
+            self._core.saw(Way.RECEIVED, "quick mode 1", channel, None, encrypted=True)
+            notification = Notification(Protocol.ESP, error.notify, error.spi)
+            self._informational.send_notify(channel, notification, None)
+            raise
+        flow = outcome.stage.flow
+        tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
+                              standing.identity, (standing.key,), TunnelState.NEGOTIATING,
+                              now + self._core.config.keying_time)
+        self._core.tunnels.add(tunnel)
+        self._core.saw(Way.RECEIVED, name, channel, flow, encrypted=True)
+        self._negotiate(tunnel, channel, terms, exchange)
+        self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
+
+    def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
+        tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id
+        tunnel.terms, tunnel.quick_mode = terms, exchange
+        channel.quick_modes[exchange.message_id] = tunnel
+        tunnel.deadline = self._core.timers.at(tunnel.gives_up, lambda now: self._out_of_time(tunnel))
+
+    def _out_of_time(self, tunnel: TunnelRecord) -> None:
+        error = tunnel.quick_mode.error if tunnel.quick_mode else None
+        said = f"; the last message that came was refused: {error}" if error else ""
+        self.fail(tunnel, KeyingFailure.PHASE2_SILENT,
+                  f"the keying channel with {tunnel.peer} stands, but quick mode for {tunnel.flow} was not "
+                  f"finished in time{said}")
+
+    def _up(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
+        if tunnel.deadline:
+            tunnel.deadline.cancel()
+        tunnel.state = TunnelState.UP
+        self._core.timers.at(now + LINGER, lambda now: self._linger_ends(tunnel, channel))
+        self._core.tell(TunnelUp(tunnel.id, tunnel.flow, tunnel.local, tunnel.peer, tunnel.identity))
+
+    def _linger_ends(self, tunnel: TunnelRecord, channel: Channel) -> None:
+        """Nobody repeats messages of this quick mode any more."""
+        if tunnel.quick_mode:
+            channel.quick_modes.pop(tunnel.quick_mode.message_id, None)
+        tunnel.quick_mode = tunnel.terms = None
+
+    def _send(self, tunnel: TunnelRecord, channel: Channel, outcome: Outcome, now: float, repeat: bool) -> None:
+        exchange = tunnel.quick_mode
+        if exchange is None:
+            return
+        data = exchange.seal(channel.header(ExchangeType.QUICK_MODE, exchange.message_id), outcome, now)
+        self._core.send(data, channel.local, channel.peer)
+        self._core.saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, tunnel.flow, encrypted=True)
+        if repeat:
+            exchange.retransmission = Retransmission(
+                self._core.timers, self._core.config.retransmission,
+                lambda now: self._core.send(data, channel.local, channel.peer), now)
+
+    def _refuse(self, channel: Channel, tunnel: TunnelRecord, stage: ToAuthorize, type: NotifyType) -> None:
+        notification = Notification(Protocol.ESP, type, stage.spi.to_bytes(4, "big"))
+        self._informational.send_notify(channel, notification, tunnel.flow)
+
+    def _terms(self, channel: Channel, standing: Standing, message_id: int) -> Terms:
+        config = self._core.config
+        return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, self._core.entropy,
+                     channel.local.address, channel.peer.address)
+
+    def _exchange(self, standing: Standing, message_id: int, ladder: Ladder, stage: object) -> Exchange:
+        state = standing.secrets.phase2_state(standing.last_block, message_id)
+        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, stage, state)
+
+    def _channel(self, tunnel: TunnelRecord) -> Channel | None:
+        return self._core.channels.get(tunnel.channel_id) if tunnel.channel_id is not None else None

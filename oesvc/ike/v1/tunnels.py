@@ -1,0 +1,96 @@
+"""Tunnels: each one, from its proposal to its deletion, and all of them by what finds them."""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from itertools import count
+
+from oesvc.ike.events import ChannelId, TunnelId
+from oesvc.ike.identity import Identity
+from oesvc.ike.v1.exchange import Exchange
+from oesvc.ike.v1.quick_mode import Terms
+from oesvc.ike.v1.timers import Timer
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.rsa_key import RsaPublicKey
+
+
+class TunnelState(Enum):
+    WAITING = "for its keying channel"
+    NEGOTIATING = "in quick mode"
+    UP = "both SAs are installed"
+    DELETING = "we have told the peer"
+
+
+class TunnelRecord:
+    """One tunnel, or attempt at one."""
+
+    def __init__(self, id: TunnelId, flow: Flow, local: Address, peer: Address, identity: Identity,
+                 keys: Sequence[RsaPublicKey], state: TunnelState, gives_up: float) -> None:
+        self.id, self.flow, self.local, self.peer = id, flow, local, peer
+        self.identity, self.keys, self.state = identity, tuple(keys), state
+        self.gives_up = gives_up
+        "When the negotiation must be over."
+        self.channel_id: ChannelId | None = None
+        self.quick_mode: Exchange | None = None
+        self.terms: Terms | None = None
+        "Of the quick mode."
+        self.inbound_spi: int | None = None
+        self.outbound_spi: int | None = None
+        self.deadline: Timer | None = None
+        "Of the negotiation, then of each try to delete."
+        self.tries = 0
+        "To delete."
+
+
+class Tunnels:
+    """All tunnels behind one port."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._by_id: dict[TunnelId, TunnelRecord] = {}
+        self._inbound: set[int] = set()
+        self._by_outbound: dict[tuple[Address, int], TunnelRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[TunnelRecord]:
+        return iter(list(self._by_id.values()))
+
+    def next_id(self) -> TunnelId:
+        return TunnelId(next(self._numbers))
+
+    def add(self, tunnel: TunnelRecord) -> None:
+        self._by_id[tunnel.id] = tunnel
+
+    def get(self, id: TunnelId) -> TunnelRecord | None:
+        return self._by_id.get(id)
+
+    def remove(self, tunnel: TunnelRecord) -> None:
+        """Forget a tunnel; its quick mode lives on in its channel until nobody repeats messages any more."""
+        if self._by_id.pop(tunnel.id, None) is None:
+            return
+        if tunnel.inbound_spi is not None:
+            self._inbound.discard(tunnel.inbound_spi)
+        if tunnel.outbound_spi is not None and self.sending_to(tunnel.peer, tunnel.outbound_spi) is tunnel:
+            del self._by_outbound[tunnel.peer, tunnel.outbound_spi]
+        if tunnel.deadline:
+            tunnel.deadline.cancel()
+        if tunnel.quick_mode:
+            tunnel.quick_mode.stop()
+
+    def receives_by(self, tunnel: TunnelRecord, spi: int) -> None:
+        if tunnel.inbound_spi is not None:
+            self._inbound.discard(tunnel.inbound_spi)
+        tunnel.inbound_spi = spi
+        self._inbound.add(spi)
+
+    def sends_by(self, tunnel: TunnelRecord, spi: int) -> None:
+        tunnel.outbound_spi = spi
+        self._by_outbound[tunnel.peer, spi] = tunnel
+
+    def is_inbound(self, spi: int) -> bool:
+        return spi in self._inbound
+
+    def sending_to(self, peer: Address, spi: int) -> TunnelRecord | None:
+        """The tunnel whose outbound SA the peer knows by this SPI."""
+        return self._by_outbound.get((peer, spi))

@@ -1,0 +1,44 @@
+"""The ISAKMP header: RFC 2408 section 3.1."""
+
+import struct
+from dataclasses import dataclass
+
+from oesvc.ike.v1.constants import VERSION, Flag
+from oesvc.ike.v1.errors import MalformedError
+
+LAYOUT = struct.Struct(">8s8sBBBBLL")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """All but the length, which is the datagram's."""
+
+    initiator_cookie: bytes
+    responder_cookie: bytes
+    next_payload: int
+    exchange: int
+    flags: int
+    message_id: int
+
+    @property
+    def encrypted(self) -> bool:
+        return bool(self.flags & Flag.ENCRYPTION)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Header":
+        """Read the header of a whole datagram. Raises MalformedError."""
+        if len(data) < LAYOUT.size:
+            raise MalformedError(f"a datagram of {len(data)} octets is shorter than an ISAKMP header")
+        cookie_i, cookie_r, next_payload, version, exchange, flags, message_id, length = LAYOUT.unpack_from(data)
+        if version >> 4 != VERSION >> 4:
+            raise MalformedError(f"version {version >> 4}.{version & 15} of ISAKMP instead of 1.0")
+        if length != len(data):
+            raise MalformedError(f"the header says {length} octets, the datagram has {len(data)}")
+        if not any(cookie_i):
+            raise MalformedError("the initiator's cookie is zero")
+        return cls(cookie_i, cookie_r, next_payload, exchange, flags, message_id)
+
+    def pack(self, body: bytes) -> bytes:
+        """The whole datagram."""
+        return LAYOUT.pack(self.initiator_cookie, self.responder_cookie, self.next_payload, VERSION,
+                           self.exchange, self.flags, self.message_id, LAYOUT.size + len(body)) + body

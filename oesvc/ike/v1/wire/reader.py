@@ -1,0 +1,43 @@
+"""Reads octets within bounds."""
+
+from oesvc.ike.v1.errors import MalformedError
+
+
+class Reader:
+    """A cursor over octets; `what` names them in errors."""
+
+    __slots__ = ("_data", "_position", "_what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self._data, self._position, self._what = data, 0, what
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise MalformedError(f"{self._what} ends after {len(self._data)} octets, "
+                                 f"{count - self.left} too early")
+        self._position += count
+        return self._data[self._position - count:self._position]
+
+    def u8(self) -> int:
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def rest(self) -> bytes:
+        return self.take(self.left)
+
+    def within(self, length: int, what: str) -> "Reader":
+        """A reader of the next `length` octets."""
+        return Reader(self.take(length), what)
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._position
+
+    @property
+    def position(self) -> int:
+        return self._position
