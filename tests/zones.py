@@ -110,6 +110,7 @@ def unbound_conf(directory: Path, listen: Iterable[Endpoint], *, stubs: Iterable
              f'  pidfile: "{directory}/unbound.pid"',
              "  use-syslog: no", "  do-daemonize: no", "  num-threads: 1", "  access-control: 0.0.0.0/0 allow",
              "  access-control: ::/0 allow", "  do-not-query-localhost: no", "  unblock-lan-zones: yes",
+             '  local-zone: "test." nodefault',
              "  val-sig-skew-min: 0", "  val-sig-skew-max: 0", "  trust-anchor-signaling: no",
              f'  module-config: "{modules}"']
     if anchor:

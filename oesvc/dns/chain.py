@@ -19,6 +19,7 @@ from oesvc.dns.answer import AnswerKind, Name
 from oesvc.dns.budget import Budget
 from oesvc.dns.cache import ExpiringCache
 from oesvc.dns.failures import Bogus, Indeterminate
+from oesvc.dns.local_zones import local_zone
 from oesvc.dns.name import ancestors, is_below, name_text
 from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
 from oesvc.dns.records import Dnskey, Ds, RecordType, parse_dnskey, parse_ds, type_text
@@ -30,6 +31,7 @@ MAX_ZONES = 2000
 MAX_CUTS = 5000
 BOGUS_TTL = 60
 "Seconds for which a zone found bogus is not tried again."
+LOCAL_ZONE_TTL = 3600
 
 _DENIALS: dict[int, ModuleType] = {RecordType.NSEC: nsec, RecordType.NSEC3: nsec3}
 
@@ -201,6 +203,10 @@ class Chain:
         `apex` is an unproven word on where the zone of `name` begins: asking there first spares the walk.
         """
         anchor = self.anchor_above(name)
+        local = local_zone(name)
+        if local is not None and not is_below(anchor, local):
+            return Unsigned(f"{name_text(local)} is for private addresses, resolvers answer for it themselves",
+                            self._clock() + LOCAL_ZONE_TTL)
         apex = apex if apex is not None else (yield self._probable_apex(name, budget))
         walk = [place for place in ancestors(name) if len(place) > len(anchor)]
         for place in sorted(walk, key=lambda place: place != apex):

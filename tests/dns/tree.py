@@ -44,10 +44,10 @@ ZONES = (
     Zone("6.192.in-addr.arpa.", HOSTS, algorithm="ECDSAP384SHA384"),
     Zone("7.192.in-addr.arpa.", HOSTS, algorithm="RSASHA512"),
     Zone("8.192.in-addr.arpa.", HOSTS, algorithm="ED448"),
-    # 10/8: unsigned, and below
-    Zone("10.in-addr.arpa.", HOSTS + "5 IN CNAME 5.0/26\n", signed=False),
-    Zone("1.10.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.ABSENT),
-    Zone("0/26.10.in-addr.arpa.", f"5 IN TXT {txt(OE)}", signed=False),
+    # 40/8: unsigned, and below
+    Zone("40.in-addr.arpa.", HOSTS + "5 IN CNAME 5.0/26\n", signed=False),
+    Zone("1.40.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.ABSENT),
+    Zone("0/26.40.in-addr.arpa.", f"5 IN TXT {txt(OE)}", signed=False),
     Zone("7.4.192.in-addr.arpa.", HOSTS, signed=False),
     Zone("8.4.192.in-addr.arpa.", HOSTS),
     # RFC 2317, and aliases out of the reverse map
