@@ -335,7 +335,8 @@ class KeyingDaemon:
     # The journal, and what goes wrong inside
 
     def _in_force(self, connection: Connection, policy: ForwardingPolicy) -> None:
-        if policy is ForwardingPolicy.ENCRYPT:
+        tunnel = self.tunnels.get(connection.tunnel) if connection.tunnel is not None else None
+        if policy is ForwardingPolicy.ENCRYPT and tunnel is not None and tunnel.begun_here:
             self._note(connection.flow, "the held datagrams leave through the tunnel",
                        Arrow("6", Ink.ESP, Party.GATEWAY, Party.PEER))
 

@@ -83,7 +83,8 @@ class Journal:
 
     def adopt(self, flow: Flow, peer: Address) -> None:
         """What went on with this peer was for this flow."""
-        for entry in self._peers.pop(peer, ()):
+        entries = sorted([*self._peers.pop(peer, ()), *self._live.pop(flow, ())], key=lambda entry: entry.at)
+        for entry in entries:
             self.note(flow, entry)
 
     def end(self, flow: Flow) -> None:

@@ -1,0 +1,116 @@
+"""Two gateways in one process: real daemons, machines and IKE engines; DNS and kernel are fakes, the clock is simulated."""
+
+import random
+from dataclasses import dataclass, field
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from twisted.internet.task import Clock
+
+from oesvc.daemon import KeyingDaemon
+from oesvc.discovery import KEY, TXT, Discovery
+from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.name import reverse_name
+from oesvc.ike.datagram import Datagram
+from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.engine import IkeEngine
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.journal import Journal
+from oesvc.keys.key_pair import public_key
+from oesvc.oe.aging import Lifespans
+from oesvc.oe.authorization import DnssecPolicy
+from oesvc.oe.classes import ConnectionClass
+from oesvc.oe.connections import Connections
+from tests.fakes import FakePlane, FakeResolver
+from tests.oe.parts import ALICE, BOB, SG_A, SG_B
+from tests.oe.test_authorization import strings
+from tests.oe.test_connections import table
+
+LATENCY = 0.01
+"Seconds that a datagram takes from gateway to gateway."
+
+
+@cache
+def private_key(name: str) -> RSAPrivateKey:
+    """The key of one gateway; 1024 bits, for speed."""
+    return generate_private_key(65537, 1024)
+
+
+@dataclass
+class Wire:
+    """What lies between the gateways: delivers after LATENCY, or loses what `loses` says."""
+
+    clock: Clock
+    gateways: dict[Address, "Gateway"] = field(default_factory=dict)
+    sent: list[Datagram] = field(default_factory=list)
+
+    def loses(self, datagram: Datagram) -> bool:
+        return False
+
+    def send(self, datagram: Datagram) -> None:
+        self.sent.append(datagram)
+        peer = self.gateways.get(datagram.peer.address)
+        if peer is not None and not self.loses(datagram):
+            arrived = Datagram(datagram.data, datagram.peer, datagram.local)
+            self.clock.callLater(LATENCY, lambda: peer.daemon.receive_datagram(arrived))
+
+
+class Gateway:
+    """One gateway and what it sees of the world."""
+
+    def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
+                 of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER) -> None:
+        self.diary: list[tuple[object, ...]] = []
+        self.plane = FakePlane(self.diary)
+        self.entropy = random.Random(name)
+        self.key = public_key(private_key(name))
+        self.daemon = KeyingDaemon(
+            connections=Connections(table(default=of_class), Lifespans()),
+            discovery=Discovery(resolver, dnssec, lambda: 0.5), plane=self.plane,
+            engine=IkeEngine(EngineConfig(private_key(name)), self.entropy.randbytes), journal=Journal(),
+            clock=wire.clock, unix_time=wire.clock.seconds, send=wire.send, local_address=lambda peer: address,
+            is_ours=lambda other: other in (address, client))
+        wire.gateways[address] = self
+
+    def policies(self) -> list[str]:
+        """The forwarding policies asked for, in order."""
+        return [str(entry[0]) for entry in self.diary if entry[0] in ("hold", "pass-through", "deny", "encrypt")]
+
+    def asked(self) -> list[str]:
+        """The steps of the time line so far."""
+        return [entry.arrow.label for flow in (Flow(ALICE, BOB), Flow(BOB, ALICE))
+                for entry in self.daemon.journal.entries(flow) if entry.arrow]
+
+
+class Pair:
+    """SG-A for Alice and SG-B for Bob, with the records of section 5 in the DNS."""
+
+    def __init__(self, class_a: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
+                 class_b: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
+                 dnssec: DnssecPolicy = DnssecPolicy.PREFER) -> None:
+        self.clock = Clock()
+        self.wire = Wire(self.clock)
+        self.resolver = FakeResolver()
+        self.a = Gateway("a", SG_A, ALICE, self.wire, self.resolver, class_a, dnssec)
+        self.b = Gateway("b", SG_B, BOB, self.wire, self.resolver, class_b, dnssec)
+        for gateway, address, client in ((self.a, SG_A, ALICE), (self.b, SG_B, BOB)):
+            self.publish_key(address, gateway.key)
+            self.publish_delegation(client, address, gateway.key)
+
+    def publish_key(self, address: Address, *keys: RsaPublicKey, status: SecurityStatus = SecurityStatus.SECURE) -> None:
+        self._publish(address, KEY, [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys], status)
+
+    def publish_delegation(self, host: Address, gateway: Address, key: RsaPublicKey,
+                           status: SecurityStatus = SecurityStatus.SECURE) -> None:
+        self._publish(host, TXT, [strings(f"X-IPsec-Server(10)={gateway} {key.to_base64()}")], status)
+
+    def _publish(self, address: Address, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
+        name = reverse_name(address)
+        self.resolver.answers[name, rdtype] = Answer(name, rdtype, AnswerKind.DATA, status, "because", tuple(rdatas),
+                                                     name, expires=36000.0)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass, in steps short enough for every message to be taken in its turn."""
+        for _ in range(round(seconds / LATENCY)):
+            self.clock.advance(LATENCY)
