@@ -1,4 +1,4 @@
-"""Two gateways in one process: real daemons, machines and IKE engines; DNS and kernel are fakes, the clock is simulated."""
+"""Two gateways in one process: real daemons, machines and IKE engines; DNS and kernel are fakes, as is the clock."""
 
 import random
 from dataclasses import dataclass, field
@@ -98,8 +98,9 @@ class Pair:
             self.publish_key(address, gateway.key)
             self.publish_delegation(client, address, gateway.key)
 
-    def publish_key(self, address: Address, *keys: RsaPublicKey, status: SecurityStatus = SecurityStatus.SECURE) -> None:
-        self._publish(address, KEY, [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys], status)
+    def publish_key(self, address: Address, *keys: RsaPublicKey) -> None:
+        rdatas = [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys]
+        self._publish(address, KEY, rdatas, SecurityStatus.SECURE)
 
     def publish_delegation(self, host: Address, gateway: Address, key: RsaPublicKey,
                            status: SecurityStatus = SecurityStatus.SECURE) -> None:

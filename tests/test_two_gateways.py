@@ -77,7 +77,8 @@ def test_answering_traffic_and_the_next_flow_need_no_new_channel():
     assert len(pair.wire.sent) == sent + 3
 
 
-@pytest.mark.conformance("C-3.4.2-01", "C-3.4.2-02", "C-3.4.2-03", "C-3.4.2-06", "C-3.2.8-03", "C-3.4.1-02", "C-3.4.1-03")
+@pytest.mark.conformance("C-3.4.2-01", "C-3.4.2-02", "C-3.4.2-03", "C-3.4.2-06", "C-3.2.8-03", "C-3.4.1-02",
+                         "C-3.4.1-03")
 def test_idle_tunnel_is_closed_at_both_ends():
     pair = keyed_pair()
     pair.b.plane.last_used = 1e9
