@@ -13,7 +13,7 @@ from oesvc import __version__, config
 from oesvc.ipsec.flow import Address
 from oesvc.keys import key_pair
 from oesvc.keys.records import records
-from oesvc.operator import report
+from oesvc.operator import text
 
 DONE, REFUSED, UNUSABLE = 0, 1, 2
 "Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
@@ -56,13 +56,13 @@ def _parser() -> argparse.ArgumentParser:
                                      epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be done.")
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, parent, text, help_text in (
-            ("status", asking, report.status_text, "whether the daemon runs, and what it holds"),
-            ("flows", asking, report.flows_text, "every flow with its state and the reason"),
-            ("why", of_flow, report.why_text, "why a flow is encrypted, in clear or denied"),
-            ("timeline", of_flow, report.timeline_text, "the negotiation of a flow, step by step")):
+    for name, parent, as_text, help_text in (
+            ("status", asking, text.status, "whether the daemon runs, and what it holds"),
+            ("flows", asking, text.flows, "every flow with its state and the reason"),
+            ("why", of_flow, text.why, "why a flow is encrypted, in clear or denied"),
+            ("timeline", of_flow, text.timeline, "the negotiation of a flow, step by step")):
         command = commands.add_parser(name, parents=[parent], help=help_text, description=help_text.capitalize() + ".")
-        command.set_defaults(carry_out=_ask(name, text))
+        command.set_defaults(carry_out=_ask(name, as_text))
 
     keys = commands.add_parser("keys", help="this gateway's own key pair").add_subparsers(required=True,
                                                                                           metavar="ACTION")

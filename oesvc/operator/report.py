@@ -1,4 +1,4 @@
-"""What the daemon knows of itself and its flows, as plain values for JSON, and as text for people."""
+"""What the daemon knows of itself and its flows, as plain values for JSON."""
 
 from typing import Any
 
@@ -34,22 +34,9 @@ def status(daemon: KeyingDaemon, version: str) -> dict[str, Any]:
             "tunnels": len(daemon.tunnels)}
 
 
-def status_text(answer: dict[str, Any]) -> str:
-    flows = ", ".join(f"{n} {state}" for state, n in answer["flows"].items()) or "none"
-    return f"oegw {answer['version']} runs\nflows:   {flows}\ntunnels: {answer['tunnels']}"
-
-
 def flows(daemon: KeyingDaemon, now: float) -> dict[str, Any]:
     """Every flow with its state."""
     return {"schema": SCHEMA, "flows": [_connection(connection, now) for connection in daemon.connections]}
-
-
-def flows_text(answer: dict[str, Any]) -> str:
-    rows = [("SOURCE", "DESTINATION", "STATE", "BECAUSE")]
-    rows += [(f["source"], f["destination"], f["state"], f["reason"]) for f in answer["flows"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
-                     for row in rows)
 
 
 def why(daemon: KeyingDaemon, flow: Flow, now: float) -> dict[str, Any]:
@@ -65,25 +52,6 @@ def why(daemon: KeyingDaemon, flow: Flow, now: float) -> dict[str, Any]:
     return answer | {"history": history}
 
 
-def why_text(answer: dict[str, Any]) -> str:
-    """The verdict, the policy line, then what happened in its order."""
-    flow = f"{answer['source']} -> {answer['destination']}"
-    if answer["state"] == State.NONEXISTENT.value:
-        lines = [f"{flow} has no state: no datagram of it was seen, or it was idle and forgotten.",
-                 f"  policy   {answer['policy']}"]
-    else:
-        lines = [f"{flow} {answer['outcome']}: {answer['reason']}",
-                 f"  policy   {answer['policy']}",
-                 f"  state    {answer['state']}{_next_look(answer['looked_at_again_in'])}"]
-        if answer["gateways"]:
-            lines.append(f"  tunnel   {answer['gateways']}")
-    if answer["history"]:
-        start = answer["history"][0]["at"]
-        lines.append("  history  seconds since the first entry:")
-        lines += [f"    {entry['at'] - start:9.3f}  {entry['text']}" for entry in answer["history"]]
-    return "\n".join(lines)
-
-
 def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
     """The time line of a flow's negotiation, drawn as in section 11.2."""
     entries = daemon.journal.entries(flow)
@@ -94,10 +62,6 @@ def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
             "text": f"{flow}\n{render(entries, COLUMN_NAMES)}" if entries else ""}
 
 
-def timeline_text(answer: dict[str, Any]) -> str:
-    return str(answer["text"]) or f"nothing is known of {answer['source']} -> {answer['destination']}"
-
-
 def _connection(connection: Connection, now: float) -> dict[str, Any]:
     looked_at_again = None if connection.deadline is None else max(0.0, connection.deadline - now)
     return {"source": str(connection.flow.source), "destination": str(connection.flow.destination),
@@ -106,7 +70,3 @@ def _connection(connection: Connection, now: float) -> dict[str, Any]:
             "class": connection.connection_class.value, "policy": str(connection.line),
             "gateways": str(connection.gateways) if connection.gateways else None,
             "looked_at_again_in": looked_at_again}
-
-
-def _next_look(seconds: float | None) -> str:
-    return "" if seconds is None else f", looked at again in {seconds:.0f} s"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
 from tests.lab.keys import public_keys
-from tests.lab.names import canonical_records, serve_names, signed_zones
+from tests.lab.names import SPARE_BOBS, canonical_records, serve_names, signed_zones
 from tests.lab.network import Network
 
 
@@ -38,6 +38,7 @@ def lab() -> Iterator[Lab]:
 
 def build(net: Network) -> Lab:
     gateways = [Gateway(net, row) for row in GATEWAYS]
+    net["bob"].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS))
     serve_names(net, signed_zones(canonical_records(public_keys())))
     start_gateways(gateways)
     return Lab(net, *gateways)

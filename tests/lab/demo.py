@@ -51,9 +51,9 @@ def main() -> int:
         tell_tap(story, packets)
         tell_why(story, a)
         story.chapter("both daemons are stopped")
-        statuses = [gateway.stop() for gateway in (a, b)]
+        in_order = [gateway.stop() for gateway in (a, b)]
         story.claim("they ended in order and left no SA and no policy in the kernel but for the paranoid class",
-                    statuses == [0, 0] and not any(net[name].xfrm("state") for name in ("sg-a", "sg-b")))
+                    all(in_order) and not any(net[name].xfrm("state") for name in ("sg-a", "sg-b")))
         if story.failures:
             print(f"\nlogs and captures are kept in {net.keep('demo')}")
     print(f"\n{len(story.failures)} of the claims above are not so" if story.failures else "\nAll of it is so.")

@@ -1,6 +1,7 @@
 """An oegw daemon on a gateway of the lab, as an administrator would run it: a configuration, twistd, the command."""
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -62,10 +63,10 @@ class Gateway:
             time.sleep(0.1)
         self.oegw("status")
 
-    def stop(self, wait: float = 60) -> int:
-        """End it in order (SIGTERM); its status."""
+    def stop(self, wait: float = 60) -> bool:
+        """Ask it to end (SIGTERM); whether it did so in order. Twisted ends by the signal that it was stopped with."""
         assert self._process
-        return stop(self._process, wait)
+        return stop(self._process, wait) in (0, -signal.SIGTERM)
 
     def kill(self) -> None:
         """End it without a chance to tidy up."""

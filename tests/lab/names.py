@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
-from oesvc.keys.records import records
+from oesvc.keys.records import delegation_record, records
 from tests.lab.network import Host, Network, address_of
 from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
 
@@ -18,6 +18,8 @@ ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-add
          "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
 CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 "Whose gateway speaks for whom."
+SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
+"Further addresses of Bob's that SG-B speaks for: a new flow each. `Network` gives them to nobody."
 
 
 def reverse_name(address: str) -> str:
@@ -27,9 +29,11 @@ def reverse_name(address: str) -> str:
 
 def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
     """What SG-A and SG-B publish for themselves, Alice and Bob, for both IP versions."""
-    return [record for version in (4, 6) for client, gateway in CLIENTS.items()
-            for record in records(ip_address(address_of(gateway, version)), [ip_address(address_of(client, version))],
-                                  keys[gateway])]
+    canonical = [record for version in (4, 6) for client, gateway in CLIENTS.items()
+                 for record in records(ip_address(address_of(gateway, version)),
+                                       [ip_address(address_of(client, version))], keys[gateway])]
+    spare = [delegation_record(ip_address(bob), ip_address(address_of("sg-b")), keys["sg-b"]) for bob in SPARE_BOBS]
+    return canonical + spare
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:

@@ -9,7 +9,7 @@ import threading
 import pytest
 from twisted.internet.testing import StringTransport
 
-from oesvc.operator import main, report
+from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
 from tests.oe.parts import ALICE, BOB, PARANOID
 from tests.oe.test_connections import table
@@ -46,41 +46,41 @@ def test_status_counts_flows_by_state(world):
     world.keyed()
     answer = ask(world, command="status")
     assert (answer["flows"], answer["tunnels"]) == ({"keyed": 1}, 1)
-    assert "1 keyed" in report.status_text(answer)
+    assert "1 keyed" in text.status(answer)
 
 
 @pytest.mark.conformance("C-11.2-02")
 def test_why_tells_the_policy_the_dns_and_the_keys(world):
     world.keyed()
-    told = report.why_text(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
+    told = text.why(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
     for part in ("192.1.0.65 -> 192.2.0.66 is encrypted", "192.2.0.0/24 is OE-paranoid (test:0)",
                  "TXT 66.0.2.192.in-addr.arpa.: data, secure: because", "keyed", "looked at again in 60 s"):
         assert part in told
 
 
 def test_why_of_a_flow_never_seen_says_what_the_policy_would_be(world):
-    told = report.why_text(ask(world, command="why", source=str(ALICE), destination="192.2.0.9"))
+    told = text.why(ask(world, command="why", source=str(ALICE), destination="192.2.0.9"))
     assert "has no state" in told and "OE-paranoid" in told
 
 
 def test_why_after_the_end_still_tells_the_history(world):
     world.keyed()
     world.clock.advance(60.0)
-    told = report.why_text(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
+    told = text.why(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
     assert "has no state" in told and "nothing used it lately" in told
 
 
 def test_timeline_is_drawn(world):
     world.keyed()
-    told = report.timeline_text(ask(world, command="timeline", source=str(ALICE), destination=str(BOB)))
+    told = text.timeline(ask(world, command="timeline", source=str(ALICE), destination=str(BOB)))
     assert "(5B)" in told and "=(6)=" in told
-    assert "nothing is known" in report.timeline_text(
+    assert "nothing is known" in text.timeline(
         ask(world, command="timeline", source=str(BOB), destination=str(ALICE)))
 
 
 def test_flows_are_listed(world):
     world.daemon.acquired(FLOW)
-    told = report.flows_text(ask(world, command="flows"))
+    told = text.flows(ask(world, command="flows"))
     assert told.splitlines()[0].split() == ["SOURCE", "DESTINATION", "STATE", "BECAUSE"]
     assert "pending OE" in told
 

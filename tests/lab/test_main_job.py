@@ -1,0 +1,237 @@
+"""The main job on real parts: strangers' gateways find each other in the DNS and encrypt what Alice sends to Bob."""
+
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.lab.capture import TCP, Packet
+from tests.lab.conftest import Lab
+from tests.lab.names import SPARE_BOBS, reverse_name
+from tests.lab.network import address_of
+
+pytestmark = pytest.mark.lab
+
+ALICE, BOB, CAROL, FRANK, SG_A, SG_B = (address_of(name) for name in ("alice", "bob", "carol", "frank", "sg-a", "sg-b"))
+ALICE6, BOB6, CAROL6, SG_A6, SG_B6 = (address_of(name, 6) for name in ("alice", "bob", "carol", "sg-a", "sg-b"))
+PORT = 4321
+PATIENCE = 90.0
+"Seconds, for an emulated machine."
+
+_fresh = iter(SPARE_BOBS)
+
+
+@pytest.fixture
+def fresh_bob() -> str:
+    """An address of Bob's to which nothing has been sent yet."""
+    return next(_fresh)
+
+
+def receive(sock: socket.socket, count: int, patience: float = PATIENCE) -> list[tuple[bytes, str]]:
+    """Datagrams and their senders, until there are `count` or patience ends."""
+    received: list[tuple[bytes, str]] = []
+    deadline = time.monotonic() + patience
+    while len(received) < count and select.select([sock], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        data, sender = sock.recvfrom(2048)
+        received.append((data, sender[0]))
+    return received
+
+
+def first_of_equal_neighbours(packets: Sequence[Packet]) -> Iterator[Packet]:
+    """Without retransmissions, which a slow machine may cause."""
+    before = None
+    for packet in packets:
+        if packet.payload != before:
+            yield packet
+        before = packet.payload
+
+
+def clear(packets: Sequence[Packet], *hosts: str) -> list[Packet]:
+    """Datagrams in clear from or to any of these hosts."""
+    return [packet for packet in packets if set(packet.flow) & set(hosts) and not packet.is_esp]
+
+
+@pytest.mark.conformance("C-11.2-01", "C-11.2-03", "C-11.2-05", "C-11.2-07", "C-11.2-11", "C-11.2-12", "C-Abs-02",
+                         "C-2.2-01", "C-3.1.1-02", "C-3.1.5-01", "C-3.1.5-02", "C-4.1-01")
+def test_the_trace_of_section_11_2(lab: Lab) -> None:
+    """Must be the first to use the network: nothing is known and no keying channel stands."""
+    net = lab.net
+    with (net.capture("sg-a", "udp port 53", interface="lo") as dns_a,
+          net.capture("sg-b", "udp port 53", interface="lo") as dns_b,
+          net.capture("internet", "udp port 500 or esp or icmp") as tap):
+        assert net["alice"].ping(BOB, wait=60) == 1
+        seen = tap.end()
+        asked = [packet for capture in (dns_a, dns_b) for packet in capture.end()
+                 if any(kind in packet.describe() for kind in (" TXT ", " KEY "))]
+    trace = list(first_of_equal_neighbours(sorted([*asked, *seen], key=lambda packet: packet.time)))
+    told = [f"{packet.source} {packet.describe().partition(' spi')[0]}" for packet in trace]
+    bobs, alices, sg_as = (reverse_name(address).rstrip(".") for address in (BOB, ALICE, SG_A))
+    assert told == [
+        f"127.0.0.1 DNS query TXT {bobs}",           # 5B
+        f"127.0.0.1 DNS answer TXT {bobs}",          # 5C
+        f"{SG_A} ISAKMP main mode",                  # 5D
+        f"{SG_B} ISAKMP main mode",                  # 5E
+        f"{SG_A} ISAKMP main mode",                  # 5F
+        f"{SG_B} ISAKMP main mode",                  # 5G
+        f"{SG_A} ISAKMP main mode encrypted",        # 5H
+        f"127.0.0.1 DNS query KEY {sg_as}",          # 5I
+        f"127.0.0.1 DNS answer KEY {sg_as}",         # 5J
+        f"{SG_B} ISAKMP main mode encrypted",        # 5K
+        f"{SG_A} ISAKMP quick mode encrypted",       # 5L
+        f"127.0.0.1 DNS query TXT {alices}",         # 5M
+        f"127.0.0.1 DNS answer TXT {alices}",        # 5N
+        f"{SG_B} ISAKMP quick mode encrypted",       # 5O
+        f"{SG_A} ISAKMP quick mode encrypted",       # 5P
+        f"{SG_A} ESP",                               # 6
+        f"{SG_B} ESP",                               # 9
+    ]
+
+
+@pytest.mark.conformance("C-11.2-13", "C-11.2-14", "C-3-02", "C-2.3.3-01")
+def test_further_datagrams_cause_nothing_but_esp(lab: Lab) -> None:
+    assert lab.net["alice"].ping(BOB, wait=60) == 1
+    with lab.net.capture("internet", f"host {SG_A} or host {SG_B}") as tap:
+        assert lab.net["alice"].ping(BOB, 20, interval=0.02) == 20
+        assert lab.net["bob"].ping(ALICE) == 1
+    seen = tap.end()
+    assert len(seen) == 42
+    assert all(packet.is_esp for packet in seen)
+
+
+@pytest.mark.conformance("C-3.2-09", "C-3.2.2-02", "C-3.1.3-03")
+def test_one_without_a_record_is_reached_in_clear_and_loses_nothing(lab: Lab) -> None:
+    with lab.net.capture("internet", "icmp") as tap:
+        assert lab.net["alice"].ping(CAROL, 3, wait=60) == 3
+    assert [packet.flow for packet in tap.end()] == [(ALICE, CAROL), (CAROL, ALICE)] * 3
+    assert "goes in clear: the destination publishes no delegation record" in lab.a.why(ALICE, CAROL)
+
+
+@pytest.mark.conformance("C-3.2-10", "C-3.1.4-02")
+def test_paranoid_class_without_a_record_is_denied(lab: Lab) -> None:
+    with lab.net.capture("internet", f"host {FRANK}") as tap:
+        assert lab.net["alice"].ping(FRANK, 3, wait=5) == 0
+    assert clear(tap.end(), ALICE) == []
+    told = lab.a.why(ALICE, FRANK)
+    assert "is denied: the destination publishes no delegation record" in told
+    assert "192.1.1.128/25 is OE-paranoid" in told
+
+
+@pytest.mark.conformance("C-1.3-04", "C-2.3.1-04")
+def test_both_ip_versions_alike(lab: Lab) -> None:
+    with lab.net.capture("internet", "ip6 and (udp port 500 or esp or icmp6)") as tap:
+        assert lab.net["alice"].ping(BOB6, 3, wait=60) == 3
+        assert lab.net["alice"].ping(CAROL6, 1, wait=60) == 1
+    seen = tap.end()
+    assert clear(seen, BOB6) == []
+    assert {packet.flow for packet in seen if packet.is_esp} == {(SG_A6, SG_B6), (SG_B6, SG_A6)}
+    assert (ALICE6, CAROL6) in {packet.flow for packet in clear(seen, ALICE6)}
+
+
+@pytest.mark.conformance("C-3.1.2-05", "C-9.3-03")
+def test_tcp_connects_by_its_first_syn(lab: Lab, fresh_bob: str) -> None:
+    """The SYN that Bob sees first is the one that Alice sent first."""
+    syn = f"tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn and dst host {fresh_bob}"
+    with (lab.net["bob"].socket(kind=socket.SOCK_STREAM) as server,
+          lab.net["alice"].socket(kind=socket.SOCK_STREAM) as client,
+          lab.net.capture("net-a", syn) as sent, lab.net.capture("net-b", syn) as arrived):
+        server.bind((fresh_bob, PORT))
+        server.listen()
+        client.settimeout(PATIENCE)
+        client.connect((fresh_bob, PORT))
+        sent_syns, arrived_syns = sent.end(), arrived.end()
+    assert sent_syns[0].protocol == TCP
+    assert arrived_syns[0].payload == sent_syns[0].payload
+
+
+@pytest.mark.conformance("C-3.1.1-02", "C-3.1.2-03", "C-Abs-02")
+@pytest.mark.parametrize("count", [1, 10, 30])
+def test_no_first_datagram_is_lost_or_in_clear_when_flows_begin_together(lab: Lab, count: int) -> None:
+    """With the whole of DNS and IKE behind it; what the plane alone holds, 300 at once, is in test_plane."""
+    bobs = [next(_fresh) for _ in range(count)]
+    with (lab.net["bob"].socket() as server, lab.net["alice"].socket() as client,
+          lab.net.capture("internet", f"host {SG_A} or net 192.2.0.0/24") as tap):
+        server.bind(("0.0.0.0", PORT))
+        for bob in bobs:
+            client.sendto(bob.encode(), (bob, PORT))
+        received = receive(server, count)
+        seen = tap.end()
+    assert sorted(data.decode() for data, _ in received) == sorted(bobs)
+    assert {sender for _, sender in received} == {ALICE}
+    assert clear(seen, ALICE, *bobs) == []
+
+
+@pytest.mark.conformance("C-3.1.2-04", "C-3.1.2-06")
+def test_of_many_datagrams_the_first_and_the_last_come_in_order(lab: Lab, fresh_bob: str) -> None:
+    with lab.net["bob"].socket() as server, lab.net["alice"].socket() as client:
+        server.bind((fresh_bob, PORT))
+        for number in range(5):
+            client.sendto(bytes([number]), (fresh_bob, PORT))
+        received = [data[0] for data, _ in receive(server, 2)] + [data[0] for data, _ in receive(server, 1, 1.0)]
+    assert received == [0, 4]
+
+
+@pytest.mark.conformance("C-3.1.3-03", "C-3.1.1-02")
+def test_no_first_datagram_to_one_without_a_record_is_lost(lab: Lab) -> None:
+    sources = [f"192.1.0.{number}" for number in range(100, 150)]
+    alice, carol = lab.net["alice"], lab.net["carol"]
+    alice.run(["ip", "-batch", "-"], stdin="\n".join(f"address add {source}/24 dev eth0" for source in sources))
+    with carol.socket() as server, alice.socket() as client:
+        server.bind((CAROL, PORT))
+        senders = []
+        for source in sources:
+            sender = alice.socket()
+            sender.bind((source, PORT))
+            sender.sendto(b"x", (CAROL, PORT))
+            senders.append(sender)
+        received = receive(server, len(sources))
+        for sender in senders:
+            sender.close()
+        client.sendto(b"done", (CAROL, PORT))
+        assert receive(server, 1)[0][0] == b"done"
+    assert sorted(sender for _, sender in received) == sorted(sources)
+
+
+def test_the_gateway_itself_is_protected_too(lab: Lab, fresh_bob: str) -> None:
+    """RFC 4322 section 7: its own datagrams are held at output and go through a tunnel of their own."""
+    with lab.net.capture("internet", "esp or icmp") as tap:
+        assert lab.net["sg-a"].ping(fresh_bob, 3, wait=60) == 3
+    seen = tap.end()
+    assert [packet.flow for packet in seen] == [(SG_A, SG_B), (SG_B, SG_A)] * 3
+    assert all(packet.is_esp for packet in seen)
+
+
+def test_the_time_line_and_the_reasons_are_told(lab: Lab) -> None:
+    assert lab.net["alice"].ping(BOB, wait=60) == 1
+    drawn = lab.a.timeline(ALICE, BOB)
+    steps = ["5", "5B", "5C", "5D", "5E", "5F", "5G", "5H", "5K", "5L", "5O", "5P", "6"]
+    places = [drawn.find(f"({step})") for step in steps]
+    assert -1 not in places and places == sorted(places)
+    told = lab.a.why(ALICE, BOB)
+    for part in (f"{ALICE} -> {BOB} is encrypted", "0.0.0.0/0 is OE-permissive", "data, secure",
+                 f"proved to be {SG_B}"):
+        assert part in told
+    answer = json.loads(lab.b.oegw("why", BOB, ALICE, "--json"))
+    assert (answer["state"], answer["schema"]) == ("keyed", 1)
+    assert [entry["step"] for entry in answer["history"] if entry["step"] in ("5I", "5J", "5M", "5N")] \
+        == ["5I", "5J", "5M", "5N"]
+
+
+@pytest.mark.conformance("C-12.1-04", "C-12.1-05")
+def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(lab: Lab) -> None:
+    """Somebody on the Internet claims to be Bob."""
+    assert lab.net["alice"].ping(BOB, wait=60) == 1
+    before = lab.net["sg-a"].xfrm_errors().get("XfrmInTmplMismatch", 0)
+    carol = lab.net["carol"]
+    carol.run(["ip", "address", "add", f"{BOB}/32", "dev", "lo"])
+    try:
+        with lab.net["alice"].socket() as server, carol.socket() as client:
+            server.bind((ALICE, PORT))
+            client.bind((BOB, PORT))
+            client.sendto(b"forged", (ALICE, PORT))
+            assert receive(server, 1, 2.0) == []
+    finally:
+        carol.run(["ip", "address", "delete", f"{BOB}/32", "dev", "lo"])
+    assert lab.net["sg-a"].xfrm_errors()["XfrmInTmplMismatch"] == before + 1
