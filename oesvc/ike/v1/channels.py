@@ -55,8 +55,12 @@ class Channel:
         self.deadline: Timer | None = None
         "Of phase 1, then of the channel."
         self.key_wait: Timer | None = None
+        self.known_keys: dict[Identity, tuple[RsaPublicKey, ...]] = {}
+        "As responder: what the DNS has said about those that the initiator claimed to be."
         self.hint: tuple[KeyingFailure, str] | None = None
         "What unauthenticated messages say about why this fails; told only when the time is over."
+        self.rejected = False
+        "As responder: we have told the initiator that its signature does not verify."
         self.heard = False
         self.unreachables = 0
         self.doubtful = False

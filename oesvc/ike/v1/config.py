@@ -27,7 +27,7 @@ class EngineConfig:
     phase1_lifetime: Lifetime = PHASE1_LIFETIME
     phase2_lifetime: Lifetime = PHASE2_LIFETIME
     retransmission: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    "Waits after the first sending of a message, after its first repetition, and so on."
+    "Waits after the first sending of a message, after its first repetition, and so on; the last one repeats."
     keying_time: float = 8.0
     "In all, for a tunnel that we begin; also what a stranger has for phase 1, and for a tunnel it proposes."
     doubt_time: float = 4.0

@@ -173,8 +173,8 @@ DELETE_SPACING = 10.0
 "RFC 4322 section 3.4.2."
 MAX_EXCHANGES = 4096
 "Exchanges that a peer may begin under one keying channel; their message IDs are remembered against replay."
-MAX_JUDGED = 3
-"Different main mode messages 5 of which a responder looks up keys for one channel."
+MAX_IDENTITIES = 3
+"Identities whose keys a responder looks up for one keying channel."
 UNREACHABLE_IS_CONSISTENT = 3
 "ICMP unreachables that make a pattern, if nothing else is heard (RFC 4322 section 9.2)."
 

@@ -51,7 +51,7 @@ Ladder = Mapping[type, Step]
 class Exchange:
     """One run down a ladder, and what it takes to answer repetitions."""
 
-    __slots__ = ("_before", "_judged", "_ladder", "_last", "_sent_at", "error", "message_id", "retransmission",
+    __slots__ = ("_before", "_ladder", "_last", "_sent_at", "error", "message_id", "retransmission",
                  "sent", "stage", "state", "type")
 
     def __init__(self, type: ExchangeType, message_id: int, ladder: Ladder, stage: Any,
@@ -65,7 +65,6 @@ class Exchange:
         self._ladder = ladder
         self._before: tuple[Any, CbcState | None] = stage, state
         self._last = b""
-        self._judged: frozenset[bytes] = frozenset()
         self._sent_at = 0.0
 
     def take(self, knowledge: Any, header: Header, data: bytes) -> tuple[str, Outcome]:
@@ -96,7 +95,6 @@ class Exchange:
     def step_back(self) -> None:
         """The last message has turned out to be wrong: wait for another one in its place."""
         self.stage, self.state = self._before
-        self._judged |= {self._last}
         self._last = b""
 
     def seal(self, header: Header, outcome: Outcome, now: float) -> bytes:
@@ -109,9 +107,8 @@ class Exchange:
         return self.sent
 
     def repeats(self, data: bytes) -> bool:
-        """Whether this very datagram was taken last, or was judged before."""
-        digest = _digest(data)
-        return digest == self._last or digest in self._judged
+        """Whether this very datagram was taken last."""
+        return _digest(data) == self._last
 
     def answer_again(self, now: float) -> bytes | None:
         """What a repeated message is answered with, if it is time for that."""
@@ -120,10 +117,10 @@ class Exchange:
         self._sent_at = now
         return self.sent
 
-    @property
-    def judged(self) -> int:
-        """Messages that turned out to be wrong after they were taken."""
-        return len(self._judged)
+    def finish(self) -> None:
+        """Nobody repeats messages of this exchange any more."""
+        self.stage = self.state = self.sent = None
+        self._before = None, None
 
     def stop(self) -> None:
         """Stop repeating our last message."""

@@ -4,7 +4,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
-from oesvc.ike.v1.constants import PORT, IdType, name_of
+from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, PORT, IdType, name_of
 from oesvc.ike.v1.errors import IdentityError
 from oesvc.ike.v1.wire.payloads import Identification
 from oesvc.ipsec.flow import Address
@@ -32,7 +32,7 @@ def pack_identity(identity: Identity) -> bytes:
 def parse_identity(body: bytes) -> Identity:
     """Who the peer of phase 1 says it is. Raises IdentityError for what RFC 4322 has no key record for."""
     id = Identification.parse(body)
-    if (id.protocol, id.port) not in ((0, 0), (UDP, PORT)):
+    if (id.protocol, id.port) not in ((0, 0), (UDP, PORT), (UDP, NAT_TRAVERSAL_PORT)):
         raise IdentityError(f"the identity is bound to protocol {id.protocol} port {id.port}")
     if id.type in ADDRESSES:
         family, length = ADDRESSES[id.type]

@@ -9,7 +9,8 @@ from oesvc.ike.identity import AddressIdentity
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import (
     LAST_ERROR_NOTIFY,
-    MAX_JUDGED,
+    LINGER,
+    MAX_IDENTITIES,
     NO_COOKIE,
     PORT,
     UNREACHABLE_IS_CONSISTENT,
@@ -107,25 +108,17 @@ class Phase1:
         if outcome.reply:
             self._send(channel, outcome, now)
         elif isinstance(outcome.stage, Claimed):
-            self._want_keys(channel, outcome.stage, now)
+            self._judge_claim(channel, outcome.stage, now)
         else:
             self._up(channel, outcome.stage, now)
 
     def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
         """The DNS has given the initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
-        if not self._ends_key_wait(channel):
-            return
-        try:
-            outcome = with_keys_out_6(channel.ourselves, channel.main_mode.stage, keys)
-        except SignatureError as error:
-            self._reject(channel, error)
-            return
-        channel.main_mode.climb(outcome)
-        self._send(channel, outcome, now)
-        self._up(channel, outcome.stage, now)
+        if claim := self._known(channel, keys):
+            self._verify(channel, claim, now)
 
     def keys_missing(self, channel: Channel, reason: str) -> None:
-        if self._ends_key_wait(channel):
+        if self._known(channel, ()):
             self._reject(channel, SignatureError(reason))
 
     def notified(self, channel: Channel, notification: Notification) -> None:
@@ -201,28 +194,54 @@ class Phase1:
         flow = channel.waiting[0].flow if channel.waiting else None
         self._core.saw(way, name, channel, flow, encrypted)
 
-    def _want_keys(self, channel: Channel, stage: Claimed, now: float) -> None:
+    def _judge_claim(self, channel: Channel, claim: Claimed, now: float) -> None:
+        """Verify message 5 by what the DNS has said before on this channel, or ask it."""
+        if claim.identity in channel.known_keys:
+            self._verify(channel, claim, now)
+        elif len(channel.known_keys) == MAX_IDENTITIES:
+            self._reject(channel, SignatureError(f"{claim.identity} is one identity too many"))
+        else:
+            self._want_keys(channel, claim, now)
+
+    def _want_keys(self, channel: Channel, claim: Claimed, now: float) -> None:
+        """Who has come this far gets the time that it takes."""
         config = self._core.config
-        reason = f"the DNS gave no keys for {stage.identity} within {config.key_wait:g} s"
+        if channel.deadline:
+            channel.deadline.cancel()
+        channel.deadline = self._core.timers.at(now + config.keying_time, lambda now: self._out_of_time(channel))
+        reason = f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s"
         channel.key_wait = self._core.timers.at(now + config.key_wait,
                                                 lambda now: self.keys_missing(channel, reason))
-        self._core.tell(KeysWanted(channel.id, channel.peer.address, stage.identity))
+        self._core.tell(KeysWanted(channel.id, channel.peer.address, claim.identity))
 
-    def _ends_key_wait(self, channel: Channel) -> bool:
-        """Whether the channel does wait for its initiator's keys; then it does so no longer."""
+    def _known(self, channel: Channel, keys: Sequence[RsaPublicKey]) -> Claimed | None:
+        """Note the DNS's answer; gives the claim that has waited for it, if one has."""
         if channel.key_wait:
             channel.key_wait.cancel()
-        return isinstance(channel.main_mode.stage, Claimed)
+        claim = channel.main_mode.stage
+        if not isinstance(claim, Claimed):
+            return None
+        channel.known_keys[claim.identity] = tuple(keys)
+        return claim
+
+    def _verify(self, channel: Channel, claim: Claimed, now: float) -> None:
+        try:
+            outcome = with_keys_out_6(channel.ourselves, claim, channel.known_keys[claim.identity])
+        except SignatureError as error:
+            self._reject(channel, error)
+            return
+        channel.main_mode.climb(outcome)
+        self._send(channel, outcome, now)
+        self._up(channel, outcome.stage, now)
 
     def _reject(self, channel: Channel, error: SignatureError) -> None:
         """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another message 5."""
-        channel.hint = error.failure, str(error)
         channel.main_mode.step_back()
-        if channel.main_mode.judged == 1:
+        if not channel.rejected:
+            channel.rejected = True
             self._informational.send_notify(channel, Notification(Protocol.ISAKMP, error.notify), None)
+        channel.hint = error.failure, str(error)
         self._core.tell(DatagramRefused(channel.peer.address, str(error)))
-        if channel.main_mode.judged == MAX_JUDGED:
-            self.end(channel, *channel.hint)
 
     def _up(self, channel: Channel, stage: Authenticated, now: float) -> None:
         agreement, exchange = stage.agreement, channel.main_mode
@@ -233,6 +252,7 @@ class Phase1:
         if channel.deadline:
             channel.deadline.cancel()
         channel.deadline = self._core.timers.at(standing.expires, lambda now: self._expire(channel))
+        self._core.timers.at(now + LINGER, lambda now: exchange.finish())
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         waiting, channel.waiting = channel.waiting, []
         for tunnel in waiting:

@@ -6,13 +6,17 @@ from itertools import count
 
 TimedAction = Callable[[float], None]
 
+SLACK = 64
+"Cancelled timers that are not worth sweeping out."
+
 
 class Timer:
     """One deadline; it is called with the time at which it was found due."""
 
-    __slots__ = ("_action",)
+    __slots__ = ("_action", "_timers")
 
-    def __init__(self, action: TimedAction) -> None:
+    def __init__(self, timers: "Timers", action: TimedAction) -> None:
+        self._timers = timers
         self._action: TimedAction | None = action
 
     @property
@@ -20,25 +24,40 @@ class Timer:
         return self._action is not None
 
     def cancel(self) -> None:
-        self._action = None
+        if self.active:
+            self._action = None
+            self._timers.one_less()
 
     def fire(self, now: float) -> None:
-        action, self._action = self._action, None
+        action = self._action
+        self.cancel()
         if action is not None:
             action(now)
 
 
 class Timers:
-    """A heap of timers; cancelled ones fall out when they come to its top."""
+    """A heap of timers; cancelled ones fall out when they come to its top, or when they are most of it."""
 
     def __init__(self) -> None:
+        self._active = 0
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
 
     def at(self, when: float, action: TimedAction) -> Timer:
-        timer = Timer(action)
+        timer = Timer(self, action)
         heapq.heappush(self._heap, (when, next(self._order), timer))
+        self._active += 1
         return timer
+
+    def __len__(self) -> int:
+        return self._active
+
+    def one_less(self) -> None:
+        """A timer fired or was cancelled."""
+        self._active -= 1
+        if len(self._heap) > 2 * self._active + SLACK:
+            self._heap = [entry for entry in self._heap if entry[2].active]
+            heapq.heapify(self._heap)
 
     def next_deadline(self) -> float | None:
         while self._heap and not self._heap[0][2].active:
@@ -47,4 +66,4 @@ class Timers:
 
     def run_due(self, now: float) -> None:
         while (deadline := self.next_deadline()) is not None and deadline <= now:
-            heapq.heappop(self._heap)[2].fire(now)
+            self._heap[0][2].fire(now)
