@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ class Servers:
     directory: Path
     tree: ZoneTree
     anchor: Path
+    authority: Endpoint = NSD
+    plain: Endpoint = PLAIN
+    oracle: Endpoint = ORACLE
 
 
 @pytest.fixture(scope="session")
@@ -96,5 +99,3 @@ def _wait_until_answering(process: "subprocess.Popen[bytes]", endpoint: Endpoint
         time.sleep(0.05)
     raise AssertionError(f"{process.args} does not answer")
 
-
-Judge = Callable[[str, str], Any]

@@ -70,3 +70,12 @@ ZONES = (
     # IPv6
     Zone("8.b.d.0.1.0.0.2.ip6.arpa.", f"1{'.0' * 23} IN TXT {txt(OE)}"),
 )
+
+
+def questions() -> list[str]:
+    """Names to look up: in every zone some that are there and some that are not, and all aliases."""
+    labels = ("1", "2", "3", "9", "4.9", "77", "5.77", "x.wild", "y.x.wild", "alias", "loop", "")
+    names = [f"{label}.{zone.name}".strip(".") + "." for zone in ZONES for label in labels]
+    aliases = [f"{host}.0.20.in-addr.arpa." for host in ("5", "6", "7", "8", "9", "1.x", "77.x", "x")]
+    ipv6 = [f"{host}{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa." for host in "12"]
+    return [*names, *aliases, *ipv6, "66.0.2.192.in-addr.arpa.", "5.40.in-addr.arpa.", "host.test.", "none.test."]

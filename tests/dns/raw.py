@@ -1,0 +1,56 @@
+"""Raw answers of real servers, to be tampered with and replayed."""
+
+import socket
+import struct
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from oesvc.dns.answer import Name
+from oesvc.dns.failures import Indeterminate, MalformedData
+from oesvc.dns.fetch import VALIDATING
+from oesvc.dns.wire import Message, is_truncated, parse_message, write_query
+from tests.zones import Endpoint
+
+Question = tuple[Name, int]
+
+
+def ask(server: Endpoint, name: Name, rdtype: int) -> bytes:
+    """The answer as it came, over TCP when it is long."""
+    query = write_query(7, name, rdtype, VALIDATING.flags, dnssec_ok=True, payload=1232)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(query, server)
+        data = sock.recv(65535)
+    if not is_truncated(data):
+        return data
+    with socket.create_connection(server, timeout=5) as stream, stream.makefile("rb") as reader:
+        stream.sendall(struct.pack("!H", len(query)) + query)
+        return reader.read(*struct.unpack("!H", reader.read(2)))
+
+
+class Recorder:
+    """Fetches from a real server and keeps what came."""
+
+    def __init__(self, server: Endpoint) -> None:
+        self.server = server
+        self.tape: dict[Question, bytes] = {}
+
+    def fetch(self, name: Name, rdtype: int) -> "Deferred[Message]":
+        if (name, rdtype) not in self.tape:
+            self.tape[name, rdtype] = ask(self.server, name, rdtype)
+        return succeed(parse_message(self.tape[name, rdtype]))
+
+
+class Player:
+    """Fetches from a tape. What is not on it, or cannot be read, is no answer: as `fetch` has it."""
+
+    def __init__(self, tape: dict[Question, bytes]) -> None:
+        self.tape = tape
+
+    def fetch(self, name: Name, rdtype: int) -> "Deferred[Message]":
+        try:
+            return succeed(parse_message(self.tape[name, rdtype]))
+        except KeyError:
+            return fail(Indeterminate("not on the tape"))
+        except MalformedData as error:
+            return fail(Indeterminate(str(error)))

@@ -1,0 +1,115 @@
+"""Cold chains with one message spoiled: never a forged answer believed, never a downgrade, never an exception."""
+
+import random
+import struct
+import time
+from collections import Counter
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from oesvc.dns.anchors import read_anchors
+from oesvc.dns.answer import Answer, SecurityStatus
+from oesvc.dns.chain import Chain
+from oesvc.dns.name import parse_name
+from oesvc.dns.records import RecordType
+from oesvc.dns.validator import Validator
+from tests.dns.raw import Player, Recorder
+
+SECURE, INSECURE, BOGUS, INDETERMINATE = SecurityStatus
+CHAINS = 5000
+NAMES = ("1.2.192.in-addr.arpa.", "9.2.192.in-addr.arpa.", "77.2.192.in-addr.arpa.", "x.wild.2.192.in-addr.arpa.",
+         "1.1.192.in-addr.arpa.", "77.3.192.in-addr.arpa.", "3.3.192.in-addr.arpa.", "y.x.wild.3.192.in-addr.arpa.",
+         "5.0.20.in-addr.arpa.", "8.0.20.in-addr.arpa.", "1.x.0.20.in-addr.arpa.",
+         "1.1.40.in-addr.arpa.", "77.40.in-addr.arpa.", "77.4.192.in-addr.arpa.", "1.30.in-addr.arpa.",
+         "1.4.30.in-addr.arpa.", "77.9.30.in-addr.arpa.")
+
+
+def judge(fetch, anchors, name, now) -> Answer:
+    """The verdict with cold caches. The tape answers at once, so the Deferred has fired."""
+    validator = Validator(Chain(fetch, anchors, lambda: now, 0), lambda: now)
+    deferred: Deferred[Answer] = validator.validate(parse_name(name), RecordType.TXT)
+    return deferred.result
+
+
+@pytest.fixture(scope="module")
+def recorded(servers):
+    """A judge, and for each name the true verdict and all messages that led to it."""
+    anchors, now = read_anchors([servers.anchor]), time.time()
+    cases = []
+    for name in NAMES:
+        recorder = Recorder(servers.authority)  # fresh from there: no TTL has begun to run down
+        cases.append((name, judge(recorder.fetch, anchors, name, now), recorder.tape))
+    return lambda tape, name: judge(Player(tape).fetch, anchors, name, now), cases
+
+
+def test_the_recorded_chains_are_of_every_kind(recorded):
+    _, cases = recorded
+    assert Counter(answer.status for _, answer, _ in cases) == {SECURE: 11, INSECURE: 3, BOGUS: 3}
+    assert all(4 <= len(tape) <= 14 for _, _, tape in cases)
+
+
+@pytest.mark.conformance("C-1.1-03")
+def test_one_spoiled_message_never_makes_a_forgery_believed(recorded):
+    judge_again, cases = recorded
+    dice = random.Random(4035)
+    outcomes: Counter[tuple[SecurityStatus, SecurityStatus]] = Counter()
+    for _ in range(CHAINS):
+        name, truth, tape = dice.choice(cases)
+        question = dice.choice(list(tape))
+        spoiled = {**tape, question: spoil(tape[question], dice)}
+        answer = judge_again(spoiled, name)
+        assert isinstance(answer, Answer), (name, question, answer)
+        outcomes[truth.status, answer.status] += 1
+        if answer.status is SECURE:
+            assert truth.status is SECURE, (name, question, answer)
+            assert (answer.kind, answer.rdatas, answer.canonical) == (truth.kind, truth.rdatas, truth.canonical)
+            assert answer.expires <= truth.expires
+        if answer.status is INSECURE:
+            assert truth.status is INSECURE, (name, question, answer)
+    assert outcomes[SECURE, BOGUS] > CHAINS / 10 and outcomes[INSECURE, INSECURE] > CHAINS / 100
+
+
+def spoil(data: bytes, dice: random.Random) -> bytes:
+    """One octet changed, or a piece cut out, or the message cut short, or a section left out."""
+    spoiled = bytearray(data)
+    way = dice.randrange(6)
+    if way == 0:
+        return data[:dice.randrange(12, len(data))]
+    if way == 1:
+        return empty_a_section(data, dice.randrange(3))
+    place = dice.randrange(2, len(data))
+    if way == 2:
+        spoiled[place] = dice.randrange(256)
+    else:
+        spoiled[place] ^= 1 << dice.randrange(8)
+    return bytes(spoiled)
+
+
+def empty_a_section(data: bytes, section: int) -> bytes:
+    """Cut a section's records out, by a walk of its own over the message."""
+    counts = list(struct.unpack_from("!3H", data, 6))
+    offset = skip_name(data, 12) + 4
+    bounds = [offset]
+    for count in counts:
+        for _ in range(count):
+            offset = skip_name(data, offset)
+            offset += 10 + int.from_bytes(data[offset + 8:offset + 10], "big")
+        bounds.append(offset)
+    counts[section] = 0
+    # Names in what follows would point to the wrong place: only the sections before keep theirs.
+    kept = data[12:bounds[section]]
+    for later in range(section + 1, 3):
+        if not any(counts[section:later]) and bounds[section] == bounds[later]:
+            kept += data[bounds[later]:bounds[later + 1]]
+        else:
+            counts[later] = 0
+    return data[:6] + struct.pack("!3H", *counts) + kept
+
+
+def skip_name(data: bytes, offset: int) -> int:
+    while data[offset]:
+        if data[offset] >= 0xC0:
+            return offset + 2
+        offset += 1 + data[offset]
+    return offset + 1
