@@ -55,8 +55,8 @@ class Channel:
         self.deadline: Timer | None = None
         "Of phase 1, then of the channel."
         self.key_wait: Timer | None = None
-        self.known_keys: dict[Identity, tuple[RsaPublicKey, ...]] = {}
-        "As responder: what the DNS has said about those that the initiator claimed to be."
+        self.known_keys: dict[Identity, tuple[RsaPublicKey, ...] | str] = {}
+        "As responder: the keys that the DNS has for whom the initiator claimed to be, or why there are none."
         self.hint: tuple[KeyingFailure, str] | None = None
         "What unauthenticated messages say about why this fails; told only when the time is over."
         self.rejected = False

@@ -60,7 +60,7 @@ class IkeEngine:
 
     def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
         if claimed := self._core.channels.get(channel):
-            self._phase1.keys_missing(claimed, reason)
+            self._phase1.keys_missing(claimed, reason, now)
 
     def accept_tunnel(self, tunnel: TunnelId, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):

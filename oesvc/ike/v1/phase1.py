@@ -114,12 +114,10 @@ class Phase1:
 
     def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
         """The DNS has given the initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
-        if claim := self._known(channel, keys):
-            self._verify(channel, claim, now)
+        self._answered(channel, tuple(keys), now)
 
-    def keys_missing(self, channel: Channel, reason: str) -> None:
-        if self._known(channel, ()):
-            self._reject(channel, SignatureError(reason))
+    def keys_missing(self, channel: Channel, reason: str, now: float) -> None:
+        self._answered(channel, reason, now)
 
     def notified(self, channel: Channel, notification: Notification) -> None:
         """What a peer that has not proved itself says about phase 1: a hint, for when time runs out (3.2.5)."""
@@ -211,22 +209,24 @@ class Phase1:
         channel.deadline = self._core.timers.at(now + config.keying_time, lambda now: self._out_of_time(channel))
         reason = f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s"
         channel.key_wait = self._core.timers.at(now + config.key_wait,
-                                                lambda now: self.keys_missing(channel, reason))
+                                                lambda now: self.keys_missing(channel, reason, now))
         self._core.tell(KeysWanted(channel.id, channel.peer.address, claim.identity))
 
-    def _known(self, channel: Channel, keys: Sequence[RsaPublicKey]) -> Claimed | None:
-        """Note the DNS's answer; gives the claim that has waited for it, if one has."""
+    def _answered(self, channel: Channel, answer: tuple[RsaPublicKey, ...] | str, now: float) -> None:
+        """Note what the DNS has said, and go on with the claim that has waited for it, if one has."""
         if channel.key_wait:
             channel.key_wait.cancel()
         claim = channel.main_mode.stage
-        if not isinstance(claim, Claimed):
-            return None
-        channel.known_keys[claim.identity] = tuple(keys)
-        return claim
+        if isinstance(claim, Claimed):
+            channel.known_keys[claim.identity] = answer
+            self._verify(channel, claim, now)
 
     def _verify(self, channel: Channel, claim: Claimed, now: float) -> None:
+        known = channel.known_keys[claim.identity]
         try:
-            outcome = with_keys_out_6(channel.ourselves, claim, channel.known_keys[claim.identity])
+            if isinstance(known, str):
+                raise SignatureError(known)
+            outcome = with_keys_out_6(channel.ourselves, claim, known)
         except SignatureError as error:
             self._reject(channel, error)
             return
@@ -236,10 +236,10 @@ class Phase1:
 
     def _reject(self, channel: Channel, error: SignatureError) -> None:
         """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another message 5."""
-        channel.main_mode.step_back()
         if not channel.rejected:
             channel.rejected = True
             self._informational.send_notify(channel, Notification(Protocol.ISAKMP, error.notify), None)
+        channel.main_mode.step_back()
         channel.hint = error.failure, str(error)
         self._core.tell(DatagramRefused(channel.peer.address, str(error)))
 
