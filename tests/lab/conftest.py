@@ -1,6 +1,6 @@
 """The network with both daemons, built once for all tests that share it: under emulation a start costs 10 s."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ def lab() -> Iterator[Lab]:
         yield build(net)
 
 
-def build(net: Network) -> Lab:
-    gateways = [Gateway(net, row) for row in GATEWAYS]
+def build(net: Network, options: Mapping[str, Mapping[str, str]] | None = None) -> Lab:
+    gateways = [Gateway(net, row, options) for row in GATEWAYS]
     net["bob"].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS))
     serve_names(net, signed_zones(canonical_records(public_keys())))
     start_gateways(gateways)
