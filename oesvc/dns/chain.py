@@ -207,6 +207,8 @@ class Chain:
         if local is not None and not is_below(anchor, local):
             return Unsigned(f"{name_text(local)} is for private addresses, resolvers answer for it themselves",
                             self._clock() + LOCAL_ZONE_TTL)
+        # A resolver that leaves all signatures out is no attacker: there, this says so.
+        yield self.zone_keys(anchor, budget)
         apex = apex if apex is not None else (yield self._probable_apex(name, budget))
         walk = [place for place in ancestors(name) if len(place) > len(anchor)]
         for place in sorted(walk, key=lambda place: place != apex):

@@ -2,21 +2,26 @@
 
 import socket
 import struct
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from oesvc.dns.answer import Name
+from oesvc.dns.anchors import TrustAnchor
+from oesvc.dns.answer import Answer, Name
+from oesvc.dns.chain import Chain
 from oesvc.dns.failures import Indeterminate, MalformedData
-from oesvc.dns.fetch import VALIDATING
+from oesvc.dns.fetch import VALIDATING, Style
+from oesvc.dns.records import RecordType
+from oesvc.dns.validator import Validator
 from oesvc.dns.wire import Message, is_truncated, parse_message, write_query
 from tests.zones import Endpoint
 
 Question = tuple[Name, int]
 
 
-def ask(server: Endpoint, name: Name, rdtype: int) -> bytes:
+def ask(server: Endpoint, name: Name, rdtype: int, style: Style = VALIDATING) -> bytes:
     """The answer as it came, over TCP when it is long."""
-    query = write_query(7, name, rdtype, VALIDATING.flags, dnssec_ok=True, payload=1232)
+    query = write_query(7, name, rdtype, style.flags, dnssec_ok=style.dnssec_ok, payload=1232)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.sendto(query, server)
@@ -28,16 +33,24 @@ def ask(server: Endpoint, name: Name, rdtype: int) -> bytes:
         return reader.read(*struct.unpack("!H", reader.read(2)))
 
 
+def judge(fetch: "Callable[[Name, int], Deferred[Message]]", anchors: Sequence[TrustAnchor], name: Name, now: float,
+          rdtype: int = RecordType.TXT) -> Answer:
+    """The verdict with cold caches, when `fetch` answers at once (the Deferred has fired then)."""
+    validator = Validator(Chain(fetch, anchors, lambda: now, 0), lambda: now)
+    answer: Answer = validator.validate(name, rdtype).result
+    return answer
+
+
 class Recorder:
     """Fetches from a real server and keeps what came."""
 
-    def __init__(self, server: Endpoint) -> None:
-        self.server = server
+    def __init__(self, server: Endpoint, style: Style = VALIDATING) -> None:
+        self.server, self.style = server, style
         self.tape: dict[Question, bytes] = {}
 
     def fetch(self, name: Name, rdtype: int) -> "Deferred[Message]":
         if (name, rdtype) not in self.tape:
-            self.tape[name, rdtype] = ask(self.server, name, rdtype)
+            self.tape[name, rdtype] = ask(self.server, name, rdtype, self.style)
         return succeed(parse_message(self.tape[name, rdtype]))
 
 

@@ -6,10 +6,13 @@ from oesvc.dns.records import Ds, parse_dnskey
 from oesvc.dns.signatures import delegated_keys
 
 DS = ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D"
-DNSKEY = (". 172800 IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4Mfeh5eyI96WSVexTBAvkMgJzkKTOiW1vkIbzxeF3+/4RgWOq7HrxRixHlFlExOLAJr5emL"
-          "vN7SWXgnLh4+B5xQlNVz8Og8kvArMtNROxVQuCaSnIDdD5LKyWbRd2n9WGe2R8PzgCmr3EgVLrjyBxWezF0jLHwVN8efS3rCj/EWgvIWgb9tarpVUDK/"
-          "b58Da+sqqls3eNbuv7pr+eoZG+SrDK6nWeL3c6H5Apxz7LjVc1uTIdsIXxuOLYA4/ilBmSVIzuDWfdRUfhHdY6+cn8HFRm+2hM8AnXGXws9555KrUB5q"
-          "ihylGa8subX2Nn6UwNR1AkUTV74bU= ;{id = 20326 (ksk), size = 2048b}")
+DNSKEY = (
+    ". 172800 IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4Mfeh5eyI96WSVexTBAvkMgJzkKTOiW1vkIbzxeF3+/4RgWOq7HrxRixHl"
+    "FlExOLAJr5emLvN7SWXgnLh4+B5xQlNVz8Og8kvArMtNROxVQuCaSnIDdD5LKyWbRd2n9WGe2R8PzgCmr3EgVLrjyBxWezF0jLHw"
+    "VN8efS3rCj/EWgvIWgb9tarpVUDK/b58Da+sqqls3eNbuv7pr+eoZG+SrDK6nWeL3c6H5Apxz7LjVc1uTIdsIXxuOLYA4/ilBmSV"
+    "IzuDWfdRUfhHdY6+cn8HFRm+2hM8AnXGXws9555KrUB5qihylGa8subX2Nn6UwNR1AkUTV74bU= ;{id = 20326 (ksk), size"
+    " = 2048b}"
+)
 
 
 def test_debians_file_with_keys_and_a_ds_line_name_the_same_key():
@@ -55,7 +58,7 @@ def test_a_wrong_line_is_named_with_what_would_be_right(line, complaint):
 
 
 def test_a_missing_or_empty_file_is_named(tmp_path):
-    with pytest.raises(AnchorError, match="nowhere: .*install dns-root-data"):
+    with pytest.raises(AnchorError, match=r"nowhere: .*install dns-root-data"):
         read_anchors([tmp_path / "nowhere"])
     empty = tmp_path / "empty"
     empty.write_text("; nothing\n")

@@ -6,15 +6,11 @@ import time
 from collections import Counter
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from oesvc.dns.anchors import read_anchors
 from oesvc.dns.answer import Answer, SecurityStatus
-from oesvc.dns.chain import Chain
 from oesvc.dns.name import parse_name
-from oesvc.dns.records import RecordType
-from oesvc.dns.validator import Validator
-from tests.dns.raw import Player, Recorder
+from tests.dns.raw import Player, Recorder, judge
 
 SECURE, INSECURE, BOGUS, INDETERMINATE = SecurityStatus
 CHAINS = 5000
@@ -25,13 +21,6 @@ NAMES = ("1.2.192.in-addr.arpa.", "9.2.192.in-addr.arpa.", "77.2.192.in-addr.arp
          "1.4.30.in-addr.arpa.", "77.9.30.in-addr.arpa.")
 
 
-def judge(fetch, anchors, name, now) -> Answer:
-    """The verdict with cold caches. The tape answers at once, so the Deferred has fired."""
-    validator = Validator(Chain(fetch, anchors, lambda: now, 0), lambda: now)
-    deferred: Deferred[Answer] = validator.validate(parse_name(name), RecordType.TXT)
-    return deferred.result
-
-
 @pytest.fixture(scope="module")
 def recorded(servers):
     """A judge, and for each name the true verdict and all messages that led to it."""
@@ -39,8 +28,8 @@ def recorded(servers):
     cases = []
     for name in NAMES:
         recorder = Recorder(servers.authority)  # fresh from there: no TTL has begun to run down
-        cases.append((name, judge(recorder.fetch, anchors, name, now), recorder.tape))
-    return lambda tape, name: judge(Player(tape).fetch, anchors, name, now), cases
+        cases.append((name, judge(recorder.fetch, anchors, parse_name(name), now), recorder.tape))
+    return lambda tape, name: judge(Player(tape).fetch, anchors, parse_name(name), now), cases
 
 
 def test_the_recorded_chains_are_of_every_kind(recorded):

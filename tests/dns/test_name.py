@@ -56,7 +56,7 @@ def test_the_canonical_order_is_that_of_rfc_4034():
     ordered = [parse_name(text) for text in (
         "example", "a.example", "yljkjljk.a.example", "Z.a.example", "zABC.a.EXAMPLE", "z.example",
         r"\001.z.example", "*.z.example", r"\200.z.example")]
-    assert sorted(reversed(ordered), key=canonical_key) == ordered
+    assert sorted(set(ordered), key=canonical_key) == ordered
 
 
 def test_family_relations_of_names():

@@ -1,0 +1,230 @@
+"""The transport against servers that misbehave, on loopback."""
+
+import socket
+import struct
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.protocols.basic import Int16StringReceiver
+
+from oesvc.dns.failures import Indeterminate
+from oesvc.dns.fetch import VALIDATING, Fetcher
+from oesvc.dns.name import parse_name
+from oesvc.dns.records import RecordType
+from oesvc.dns.sockets import leave_as_is
+from oesvc.dns.wire import Rcode
+from tests.dns.conftest import await_result
+
+NAME = parse_name("66.0.2.192.in-addr.arpa")
+GOOD = b"the right text"
+
+
+def reply(query: bytes, text: bytes = GOOD, flags: int = 0x8180, **changed) -> bytes:
+    """An answer to a query of ours: one TXT record."""
+    question = changed.get("question", query[12:-11])
+    header = struct.pack("!6H", changed.get("id", int.from_bytes(query[:2], "big")), flags, 1, 1, 0, 0)
+    rdata = bytes([len(text)]) + text
+    return header + question + b"\xc0\x0c" + struct.pack("!HHIH", RecordType.TXT, 1, 300, len(rdata)) + rdata
+
+
+class Server(DatagramProtocol):
+    """Answers by a function from the query to datagrams; keeps a diary of who asked what."""
+
+    def __init__(self, behaviour):
+        self.behaviour, self.diary = behaviour, []
+
+    def datagramReceived(self, data, addr):
+        self.diary.append((data, addr))
+        for datagram in self.behaviour(data):
+            self.transport.write(datagram, addr)
+
+
+class Stream(Int16StringReceiver):
+    def stringReceived(self, string):
+        for octets in self.factory.behaviour(string):
+            self.sendString(octets)
+
+
+@pytest.fixture
+def world():
+    """Starts servers and fetchers, and closes them again."""
+    opened = []
+
+    class World:
+        tries = (0.2, 0.2, 0.2)
+        told = []
+
+        def server(self, behaviour, interface="127.0.0.1", port=0):
+            protocol = Server(behaviour)
+            listening = reactor.listenUDP(port, protocol, interface=interface)
+            opened.append(listening.stopListening)
+            return protocol, (interface, listening.getHost().port)
+
+        def stream(self, behaviour, endpoint):
+            factory = Factory.forProtocol(Stream)
+            factory.behaviour = behaviour
+            opened.append(reactor.listenTCP(endpoint[1], factory, interface=endpoint[0]).stopListening)
+
+        def fetcher(self, *endpoints, prepare=leave_as_is):
+            fetcher = Fetcher(reactor, endpoints, self.tries, prepare, lambda *event: self.told.append(event))
+            opened.append(fetcher.close)
+            return fetcher
+
+        def fetch(self, *endpoints, **options):
+            return await_result(self.fetcher(*endpoints, **options).fetch(NAME, RecordType.TXT))
+
+    World.told = []
+    yield World()
+    await_result(gatherResults([stop() for stop in opened if stop is not None]))
+
+
+def text_of(message):
+    return message.find(NAME, RecordType.TXT).rdatas[0][1:]
+
+
+def test_forged_datagrams_are_passed_over_until_the_right_one_comes(world):
+    def forge_first(query):
+        bad = b"forged"
+        yield reply(query, bad, id=(int.from_bytes(query[:2], "big") + 1) & 0xFFFF)
+        yield reply(query, bad, question=query[12:-11].replace(b"arpa", b"ARPA"))
+        yield reply(query, bad, question=query[12:-15] + b"\0\x19\0\1")
+        yield reply(query, bad, flags=0x0100)
+        yield query
+        yield b"garbage"
+        yield b""
+        yield reply(query)
+
+    _, endpoint = world.server(forge_first)
+    assert text_of(world.fetch(endpoint)) == GOOD
+
+
+def test_datagrams_from_another_place_do_not_reach_us(world):
+    other, _ = world.server(lambda query: ())
+
+    def let_another_answer(query):
+        other.transport.write(reply(query, b"forged"), server.diary[-1][1])
+        reactor.callLater(0.05, server.transport.write, reply(query), server.diary[-1][1])
+        return ()
+
+    server, endpoint = world.server(let_another_answer)
+    assert text_of(world.fetch(endpoint)) == GOOD
+
+
+def test_each_try_has_a_new_socket_and_a_new_id_but_the_same_question(world):
+    server, endpoint = world.server(lambda query: [reply(query)] if len(server.diary) == 3 else [])
+    assert text_of(world.fetch(endpoint)) == GOOD
+    assert len({addr for _, addr in server.diary}) == 3
+    assert len({query[2:] for query, _ in server.diary}) == 1
+    assert len({query[:2] for query, _ in server.diary}) > 1
+
+
+@pytest.mark.conformance("C-9.1-04")
+@pytest.mark.parametrize("behaviour", [
+    lambda query: [],
+    lambda query: [reply(query, flags=0x8182)],
+    lambda query: [reply(query, flags=0x8185)],
+    lambda query: [reply(query)[:-3]],
+], ids=["silent", "SERVFAIL", "REFUSED", "malformed"])
+def test_another_server_is_asked_when_one_fails_and_is_preferred_from_then_on(world, behaviour):
+    bad, first = world.server(behaviour)
+    _, second = world.server(lambda query: [reply(query)])
+    fetcher = world.fetcher(first, second)
+    for _ in range(3):
+        assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == GOOD
+    assert len(bad.diary) == 1
+
+
+def test_a_port_where_nobody_listens_costs_no_waiting(world):
+    world.tries = (600.0, 600.0)
+    _, endpoint = world.server(lambda query: [reply(query)])
+    assert text_of(world.fetch(("127.0.0.1", 9), endpoint)) == GOOD
+
+
+@pytest.mark.conformance("C-9.1-01")
+def test_silence_of_all_servers_is_indeterminate_and_names_them(world):
+    _, silent = world.server(lambda query: [])
+    _, broken = world.server(lambda query: [reply(query)[:-3]], interface="127.0.0.2")
+    with pytest.raises(Indeterminate, match=r"TXT: 127.0.0.1 did not answer, 127.0.0.2 sent a .*cut short"):
+        world.fetch(silent, broken)
+
+
+def test_an_error_of_the_only_server_is_its_answer(world):
+    server, endpoint = world.server(lambda query: [reply(query, flags=0x8182)])
+    assert world.fetch(endpoint).rcode == Rcode.SERVFAIL
+    assert len(server.diary) == 1
+
+
+@pytest.mark.conformance("C-5.2.1-04")
+def test_a_truncated_answer_is_fetched_over_tcp(world):
+    _, endpoint = world.server(lambda query: [reply(query, flags=0x8380)])
+    world.stream(lambda query: [reply(query, b"x" * 255)], endpoint)
+    assert text_of(world.fetch(endpoint)) == b"x" * 255
+
+
+def test_over_tcp_too_only_the_right_answer_counts(world):
+    _, endpoint = world.server(lambda query: [reply(query, flags=0x8380)])
+    world.stream(lambda query: [reply(query, id=0xFFFF - int.from_bytes(query[:2], "big"))], endpoint)
+    with pytest.raises(Indeterminate, match="closed without an answer"):
+        world.fetch(endpoint)
+
+
+def test_no_tcp_where_udp_says_truncated_is_a_failure_of_that_server(world):
+    _, truncating = world.server(lambda query: [reply(query, flags=0x8380)])
+    with pytest.raises(Indeterminate, match="ECONNREFUSED"):
+        world.fetch(truncating)
+    _, endpoint = world.server(lambda query: [reply(query)])
+    assert text_of(world.fetch(truncating, endpoint)) == GOOD
+
+
+def test_the_same_question_at_the_same_time_is_asked_once(world):
+    server, endpoint = world.server(lambda query: [reply(query)])
+    fetcher = world.fetcher(endpoint)
+    answers = await_result(gatherResults([fetcher.fetch(NAME, RecordType.TXT) for _ in range(20)]))
+    assert len(server.diary) == 1 and all(text_of(answer) == GOOD for answer in answers)
+    await_result(fetcher.fetch(NAME, RecordType.TXT))
+    assert len(server.diary) == 2
+    assert world.told == [(NAME, RecordType.TXT, "query to 127.0.0.1")] * 2
+
+
+def test_every_socket_is_prepared_before_it_speaks(world):
+    prepared = []
+
+    def prepare(sock):
+        with pytest.raises(OSError):
+            sock.getpeername()
+        prepared.append(sock.type)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 5)
+
+    _, endpoint = world.server(lambda query: [reply(query, flags=0x8380)])
+    world.stream(lambda query: [reply(query)], endpoint)
+    assert text_of(world.fetch(endpoint, prepare=prepare)) == GOOD
+    assert prepared == [socket.SOCK_DGRAM, socket.SOCK_STREAM]
+
+
+def test_a_socket_that_cannot_be_prepared_is_not_used(world):
+    def refuse(sock):
+        raise PermissionError(1, "no CAP_NET_ADMIN")
+
+    server, endpoint = world.server(lambda query: [reply(query)])
+    with pytest.raises(Indeterminate, match="CAP_NET_ADMIN"):
+        world.fetch(endpoint, prepare=refuse)
+    assert server.diary == []
+
+
+def test_servers_with_ipv6_addresses(world):
+    _, endpoint = world.server(lambda query: [reply(query, flags=0x8380)], interface="::1")
+    world.stream(lambda query: [reply(query)], endpoint)
+    assert text_of(world.fetch(endpoint)) == GOOD
+
+
+def test_closing_ends_what_is_under_way(world):
+    world.tries = (600.0,)
+    _, endpoint = world.server(lambda query: [])
+    fetcher = world.fetcher(endpoint)
+    waiting = fetcher.fetch(NAME, RecordType.TXT, VALIDATING)
+    await_result(fetcher.close())
+    with pytest.raises(Indeterminate, match="closed"):
+        await_result(waiting)
+    assert [call for call in reactor.getDelayedCalls() if call.getTime() > reactor.seconds() + 500] == []
