@@ -7,7 +7,7 @@ from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import ExchangeType, PayloadType
 from oesvc.ike.v1.wire.header import Header
-from oesvc.ike.v1.wire.message import open_clear, seal_clear, seal_encrypted
+from oesvc.ike.v1.wire.message import open_clear, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Payload, pack_chain
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from tests.ike.pair import Gateway, Pair
@@ -34,11 +34,19 @@ def informational(channel: Channel, message_id: int, *payloads: Payload, digest:
     return protected(channel, ExchangeType.INFORMATIONAL, message_id, payloads, digest)
 
 
+def message_5_with(channel: Channel, data: bytes, *more: Payload) -> bytes:
+    """Main mode 5 of this initiator's channel, with more payloads."""
+    agreement = channel.main_mode.stage.agreement
+    state = agreement.secrets.first_state(agreement.public_i, agreement.public_r)
+    message, _ = open_encrypted(Header.parse(data), data, state)
+    return seal_encrypted(message.header, [*message.payloads, *more], state)[0]
+
+
 def to(receiver: Gateway, sender: Gateway, data: bytes, port: int = 500) -> Datagram:
     return Datagram(data, endpoint(receiver, port), endpoint(sender, port))
 
 
-def endpoint(gateway: Gateway, port: int) -> Endpoint:
+def endpoint(gateway: Gateway, port: int = 500) -> Endpoint:
     return Endpoint(gateway.address, port)
 
 

@@ -1,5 +1,7 @@
 """The parser: what is packed is parsed again, and anything else is refused by MalformedError."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa,
 
 octet, two_octets = st.integers(0, 255), st.integers(0, 65535)
 cookies = st.binary(min_size=8, max_size=8).filter(any)
-headers = st.builds(Header, cookies, cookies, st.just(0), octet, st.integers(0, 6).map(lambda n: n & ~1),
+headers = st.builds(Header, cookies, cookies, st.just(0), octet, st.sampled_from([0, 2, 4, 6]),
                     st.integers(0, 2**32 - 1))
 payloads = st.lists(st.builds(Payload, st.integers(1, 255), st.binary(max_size=60)), min_size=1, max_size=8)
 attributes = st.one_of(
@@ -69,10 +71,8 @@ def test_delete_round_trip(spis):
 def test_any_octets_are_parsed_or_refused(data):
     for parse in (Header.parse, Identification.parse, Notification.parse, Deletion.parse, parse_sa,
                   Transform.parse, Proposal.parse, lambda data: parse_chain(1, data)):
-        try:
+        with suppress(PeerError):
             parse(data)
-        except PeerError:
-            pass
 
 
 def header_octets(**changes: int) -> bytes:
@@ -86,6 +86,8 @@ def header_octets(**changes: int) -> bytes:
     (b"", "shorter than an ISAKMP header"),
     (header_octets()[:-1], "shorter than an ISAKMP header"),
     (header_octets(version=0x20), "version 2.0"),
+    (header_octets(version=0x11), "version 1.1"),
+    (header_octets(flags=0x81), "flags 0x81"),
     (header_octets(length=29), "the header says 29 octets"),
     (header_octets(cookie=bytes(8)), "cookie is zero"),
 ])

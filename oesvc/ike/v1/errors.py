@@ -29,7 +29,9 @@ class ExchangeTypeError(PeerError):
 
 
 class BusyError(PeerError):
-    """A stranger asks for more than strangers get; it is not told so."""
+    """A peer asks for more than peers get."""
+
+    notify = NotifyType.NO_PROPOSAL_CHOSEN
 
 
 class NoProposalChosenError(PeerError):

@@ -168,14 +168,15 @@ class Phase2:
         exchange = self._exchange(standing, header.message_id, RESPONDER, NotBegun())
         try:
             name, outcome = exchange.take(terms, header, data)
-            if not channel.use_id(header.message_id) or len(self._core.tunnels) >= self._core.config.max_tunnels:
-                raise BusyError("too many tunnels, or too many exchanges under one keying channel")
+            self._check_budget(outcome.stage)
         except RefusedError as error:
             channel.use_id(header.message_id)
             self._core.saw(Way.RECEIVED, "quick mode 1", channel, None, encrypted=True)
             notification = Notification(Protocol.ESP, error.notify, error.spi)
             self._informational.send_notify(channel, notification, None)
             raise
+        if not channel.use_id(header.message_id):
+            raise BusyError("too many exchanges under one keying channel")
         flow = outcome.stage.flow
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
                               standing.identity, (standing.key,), TunnelState.NEGOTIATING,
@@ -184,6 +185,12 @@ class Phase2:
         self._core.saw(Way.RECEIVED, name, channel, flow, encrypted=True)
         self._negotiate(tunnel, channel, terms, exchange)
         self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
+
+    def _check_budget(self, stage: ToAuthorize) -> None:
+        most = self._core.config.max_tunnels
+        if len(self._core.tunnels) >= most:
+            busy = BusyError(f"the tunnel {stage.flow} would be one more than the {most} that are allowed")
+            raise RefusedError(busy, stage.chosen.spi)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from oesvc.ike.v1.constants import VERSION, Flag
 from oesvc.ike.v1.errors import MalformedError
 
+KNOWN_FLAGS = Flag.ENCRYPTION | Flag.COMMIT | Flag.AUTHENTICATION
 LAYOUT = struct.Struct(">8s8sBBBBLL")
 
 
@@ -30,8 +31,10 @@ class Header:
         if len(data) < LAYOUT.size:
             raise MalformedError(f"a datagram of {len(data)} octets is shorter than an ISAKMP header")
         cookie_i, cookie_r, next_payload, version, exchange, flags, message_id, length = LAYOUT.unpack_from(data)
-        if version >> 4 != VERSION >> 4:
+        if version != VERSION:
             raise MalformedError(f"version {version >> 4}.{version & 15} of ISAKMP instead of 1.0")
+        if flags & ~KNOWN_FLAGS:
+            raise MalformedError(f"flags {flags:#04x}, of which some have no meaning")
         if length != len(data):
             raise MalformedError(f"the header says {length} octets, the datagram has {len(data)}")
         if not any(cookie_i):

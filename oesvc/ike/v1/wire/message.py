@@ -66,6 +66,9 @@ def open_encrypted(header: Header, data: bytes, state: CbcState) -> tuple[Messag
     except BlockLengthError as error:
         raise MalformedError(str(error)) from None
     payloads, used = parse_chain(header.next_payload, body)
+    if len(body) - used >= state.cipher.block:
+        # Blocks that somebody appended would become the next IV, and nothing in main mode would tell.
+        raise MalformedError(f"{len(body) - used} octets follow the last payload; padding is shorter than a block")
     return Message(header, payloads, body[:used]), after
 
 
