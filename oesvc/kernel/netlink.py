@@ -134,7 +134,8 @@ class NetlinkSocket:
             self._set_up(groups)
         except OSError as error:
             self._socket.close()
-            raise PlaneError(f"no netlink socket (protocol {protocol}): {os.strerror(error.errno or 0)}") from None
+            raise PlaneError(f"open a netlink socket (protocol {protocol}): {os.strerror(error.errno or 0)}"
+                             " (needed: root, or CAP_NET_ADMIN)") from None
         reactor.addReader(self)
 
     def _set_up(self, groups: Sequence[int]) -> None:

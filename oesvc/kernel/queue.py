@@ -91,7 +91,7 @@ class PacketQueue:
             (NFQA_CFG_MASK, struct.pack("!I", NFQA_CFG_F_GSO)),
         )
         command, *others = (attribute(kind, value) for kind, value in settings)
-        asks = f"take the packet queue {self._number} (is another oegw running?)"
+        asks = f"take the packet queue {self._number} (is another oegw running? is there no nfnetlink_queue?)"
         return self._socket.request(*(Request(CONFIG, NFGEN.pack(0, 0, self._number) + body, asks)
                                       for body in (command, b"".join(others))))
 

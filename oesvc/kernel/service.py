@@ -30,7 +30,7 @@ from oesvc.kernel.exemptions import remaining_policies, standing_policies
 from oesvc.kernel.flows import FlowEntry, FlowTable, SaKey
 from oesvc.kernel.hold import Datagram, HoldTable
 from oesvc.kernel.netlink import Message, NetlinkSocket
-from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired, read_notification
+from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
 from oesvc.kernel.own_socket import exempt_socket
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue
@@ -155,14 +155,17 @@ class LinuxForwardingPlane:
 
     def _notified(self, message: Message) -> None:
         event = read_notification(message)
+        if event is not None:
+            self._event(event)
+
+    def _event(self, event: Notification) -> None:
         if self._listener is None:
             return
         if isinstance(event, Acquire):
             self._acquire(event, self._listener)
         elif isinstance(event, SaExpired):
             self._sa_expired(event, self._listener)
-        elif isinstance(event, PolicyExpired) and event.priority == Priority.FLOW \
-                and event.direction == Direction.OUT:
+        elif event.priority == Priority.FLOW and event.direction == Direction.OUT:
             self._listener.policy_expired(event.flow, event.hard)
 
     def _acquire(self, event: Acquire, listener: PlaneListener) -> None:

@@ -8,6 +8,7 @@ SPIs come from the flow and a generation, so that two such daemons agree without
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import fields
@@ -15,8 +16,8 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from twisted.internet import reactor, task
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.basic import LineOnlyReceiver
 
@@ -36,12 +37,12 @@ def flow_of(pair: list[str]) -> Flow:
 
 
 def make_sa(flow: Flow, gateways: Flow, seconds: int = 3600, generation: int = 0, transform: str = "gcm",
-            packets: int = 0) -> IpsecSa:
+            kilobytes: int = 0) -> IpsecSa:
     """The SA that carries `flow` (in its own direction); both ends make the same."""
     digest = hashlib.sha512(f"{flow} {generation}".encode()).digest()
     kind, key, integrity_key = TRANSFORMS[transform]
     return IpsecSa(0x1000 + int.from_bytes(digest[:4], "big") // 2, gateways.source, gateways.destination, flow, kind,
-                   digest[:key], digest[-integrity_key:] if integrity_key else b"", Lifetime(seconds, packets))
+                   digest[:key], digest[-integrity_key:] if integrity_key else b"", Lifetime(seconds, kilobytes))
 
 
 def read_config(text: str) -> PlaneConfig:
@@ -56,8 +57,10 @@ class Daemon:
     """The listener, and what a test may ask for. Rules: (prefix of the destination, verdict, delay in seconds)."""
 
     def __init__(self, config: PlaneConfig) -> None:
+        self.config = config
         self.plane = LinuxForwardingPlane(reactor, config)
         self.rules: list[dict[str, Any]] = []
+        self.touched: dict[Flow, list[IpsecSa]] = {}
         self.acquisitions: Counter[Flow] = Counter()
         self.acquired_at: list[float] = []
         self.expired: list[list[Any]] = []
@@ -70,8 +73,7 @@ class Daemon:
         self.acquired_at.append(reactor.seconds())
         for rule in self.rules:
             if self.acquisitions[flow] == 1 and flow.destination in ip_network(rule["prefix"]):
-                spread = rule.get("spread", 0) * (hash(flow) % 1000) / 1000
-                task.deferLater(reactor, rule["delay"] + spread, self.decide, flow, rule).addErrback(self.failed)
+                task.deferLater(reactor, rule["delay"], self.decide, flow, rule).addErrback(self.failed)
                 return
 
     def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
@@ -89,27 +91,48 @@ class Daemon:
         if policy is ForwardingPolicy.ENCRYPT:
             yield self.do_key(flow, **rule["tunnel"])
         else:
+            self.touched.setdefault(flow, [])
             yield self.plane.install_policy(flow, policy)
 
     # Orders
 
     def do_rules(self, rules: list[dict[str, Any]]) -> None:
         self.rules = rules
-        self.acquisitions.clear()
-        self.acquired_at.clear()
+        for record in (self.acquisitions, self.acquired_at, self.expired, self.failures):
+            record.clear()
+
+    def do_decide(self, verdict: str, **tunnel: Any) -> "Deferred[Any]":
+        """Decide all flows that were acquired, all at once."""
+        rule = {"verdict": verdict, "tunnel": tunnel}
+        return gatherResults([self.decide(flow, rule) for flow in self.acquisitions], consumeErrors=True) \
+            .addCallback(len)
+
+    def do_send(self, destination: str, port: int, text: str, timeout: float = 10) -> "Deferred[str]":
+        """Send a datagram from an exempt socket of ours; fires with what comes back."""
+        answered: Deferred[str] = Deferred()
+        protocol = DatagramProtocol()
+        protocol.datagramReceived = lambda data, sender: answered.callback(data.decode())
+        listening = reactor.listenUDP(0, protocol)
+        self.plane.own_socket(listening.socket)
+        protocol.transport.write(text.encode(), (destination, port))
+        return answered.addTimeout(timeout, reactor).addBoth(
+            lambda result: maybeDeferred(listening.stopListening).addCallback(lambda _: result))
 
     @inlineCallbacks
-    def do_key(self, flow: Any, gateways: list[str], policy: bool = True, inbound: bool = True, outbound: bool = True,
-               **keying: Any) -> Any:
+    def do_second(self) -> Any:
+        """Another plane beside this one."""
+        yield LinuxForwardingPlane(reactor, self.config).start(self)
+
+    @inlineCallbacks
+    def do_key(self, flow: Any, gateways: list[str], **keying: Any) -> Any:
         """Inbound first, as a responder does; then the rest."""
         flow = flow if isinstance(flow, Flow) else flow_of(flow)
         outer = flow_of(gateways)
-        if inbound:
-            yield self.plane.add_sas(flow, [make_sa(flow.reversed(), outer.reversed(), **keying)])
-        if outbound:
-            yield self.plane.add_sas(flow, [make_sa(flow, outer, **keying)])
-        if policy:
-            yield self.plane.install_policy(flow, ForwardingPolicy.ENCRYPT, outer)
+        sas = [make_sa(flow.reversed(), outer.reversed(), **keying), make_sa(flow, outer, **keying)]
+        self.touched.setdefault(flow, []).extend(sas)
+        for sa in sas:
+            yield self.plane.add_sas(flow, [sa])
+        yield self.plane.install_policy(flow, ForwardingPolicy.ENCRYPT, outer)
 
     @inlineCallbacks
     def do_key_all(self, flows: list[list[str]], **tunnel: Any) -> Any:
@@ -123,18 +146,37 @@ class Daemon:
         yield self.plane.remove_sas(outbound, [make_sa(outbound, outer, **keying),
                                                make_sa(outbound.reversed(), outer.reversed(), **keying)])
 
-    def do_remove_sas(self, flow: list[str], gateways: list[str], **keying: Any) -> "Deferred[None]":
-        outbound, outer = flow_of(flow), flow_of(gateways)
-        return self.plane.remove_sas(outbound, [make_sa(outbound, outer, **keying),
-                                                make_sa(outbound.reversed(), outer.reversed(), **keying)])
-
     def do_install(self, flow: list[str], policy: str, gateways: list[str] | None = None) -> "Deferred[None]":
-        return self.plane.install_policy(flow_of(flow), ForwardingPolicy[policy], flow_of(gateways) if gateways else None)
+        self.touched.setdefault(flow_of(flow), [])
+        return self.plane.install_policy(flow_of(flow), ForwardingPolicy[policy],
+                                         flow_of(gateways) if gateways else None)
 
     @inlineCallbacks
     def do_forget(self, flows: list[list[str]]) -> Any:
         for flow in flows:
             yield self.plane.forget(flow_of(flow))
+
+    @inlineCallbacks
+    def do_reset(self) -> Any:
+        """Forget all that tests have made."""
+        self.rules = []
+        flows = {*self.touched, *self.acquisitions}
+        for flow in flows:
+            yield self.plane.forget(flow)
+            yield self.plane.remove_sas(flow, self.touched.pop(flow, []))
+        self.do_rules([])
+
+    def do_lie(self, host_flow: list[str], gateways: list[str], namespace: str, wide: str) -> None:
+        """Give another host our inbound SA of a flow, but for any inner addresses: a peer that lies."""
+        flow, outer = flow_of(host_flow), flow_of(gateways)
+        sa = make_sa(flow, outer)
+        ends = f"src {outer.source} dst {outer.destination} proto esp"
+        everything = "0.0.0.0/0" if flow.source.version == 4 else "::/0"
+        for command in (
+                f"state add {ends} spi {sa.spi} mode tunnel reqid 9 flag af-unspec "
+                f"aead rfc4106(gcm(aes)) 0x{sa.encryption_key.hex()} 128",
+                f"policy add src {everything} dst {wide} dir out tmpl {ends} reqid 9 mode tunnel"):
+            subprocess.run(["ip", "-n", namespace, "xfrm", *command.split()], check=True)
 
     def do_last_use(self, flow: list[str]) -> "Deferred[float]":
         return self.plane.last_use(flow_of(flow))
@@ -146,11 +188,13 @@ class Daemon:
     def do_stop(self) -> "Deferred[None]":
         return self.plane.stop()
 
-    def do_start(self) -> "Deferred[None]":
+    def do_restart(self) -> "Deferred[None]":
+        """As a new daemon would begin."""
+        self.plane = LinuxForwardingPlane(reactor, self.config)
         return self.plane.start(self)
 
-    def do_reload(self, config: str) -> None:
-        self.plane = LinuxForwardingPlane(reactor, read_config(config))
+    def do_start(self) -> "Deferred[None]":
+        return self.plane.start(self)
 
 
 class Orders(LineOnlyReceiver):

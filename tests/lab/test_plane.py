@@ -1,88 +1,383 @@
 """The forwarding plane alone on real kernels: no IKE, a test plays the daemon (RFC 4322 sections 3.1 and 12.1)."""
 
-import json
+import itertools
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.lab.gateway import ENVIRONMENT, PYTHON
-from tests.lab.network import Host, Network, address_of, stop
+from tests.kernel.plane import A_TO_B, ALICE, B_TO_A, BOB, CAROL, FRANK, PORT, SG_A, Plane, start_planes
+from tests.lab.capture import Packet
+from tests.lab.network import Host, Network, address_of
 
 pytestmark = pytest.mark.lab
 
-ALICE, BOB, CAROL, FRANK, SG_A, SG_B = (
-    address_of(name) for name in ("alice", "bob", "carol", "frank", "sg-a", "sg-b"))
-A_TO_B = {"gateways": [SG_A, SG_B]}
-B_TO_A = {"gateways": [SG_B, SG_A]}
-CONFIG_A = {"clients": ["192.1.0.0/24", "2001:db8:1::/64"], "own": [SG_A, address_of("sg-a", 6)], "inside": ["lan0"],
-            "never_clear": ["192.1.1.128/25"], "queue_length": 1000}
-CONFIG_B = {"clients": ["192.2.0.0/24", "2001:db8:2::/64"], "own": [SG_B, address_of("sg-b", 6)], "inside": ["lan0"]}
-
-
-class Plane:
-    """A `tests.kernel.plane_daemon` on a gateway."""
-
-    def __init__(self, net: Network, host: Host, config: dict[str, Any]) -> None:
-        self.net, self.host, self.config = net, host, config
-        self.path = net.folder / f"plane-{host.name}"
-        self.launch()
-
-    def launch(self) -> None:
-        """Begin, without waiting."""
-        self.path.unlink(missing_ok=True)
-        command = [PYTHON, "-m", "tests.kernel.plane_daemon", str(self.path), json.dumps(self.config)]
-        self.process = self.host.popen(command, f"plane-{self.host.name}.log", ENVIRONMENT)
-
-    def connect(self) -> None:
-        deadline = time.monotonic() + 120
-        self.socket = socket.socket(socket.AF_UNIX)
-        while self.socket.connect_ex(str(self.path)):
-            assert self.process.poll() is None, "the daemon ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        self.socket.settimeout(60)
-        self.lines = self.socket.makefile("rb")
-
-    def order(self, do: str, **arguments: Any) -> Any:
-        """Have something done; raises with the daemon's words when it failed."""
-        self.socket.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        answer = json.loads(self.lines.readline())
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer["result"]
-
-    def rule(self, prefix: str, verdict: str, delay: float = 0.1, **more: Any) -> None:
-        self.order("rules", rules=[{"prefix": prefix, "verdict": verdict, "delay": delay, "tunnel": A_TO_B, **more}])
+SOURCES = [f"192.1.0.{number}" for number in range(101, 121)]
+BEHIND_B = [f"192.2.0.{number}" for number in range(101, 116)]
+OUTSIDE = [f"192.1.1.{number}" for number in range(101, 116)]
+PAIRS = {"ENCRYPT": list(itertools.product(SOURCES, BEHIND_B)), "PASS": list(itertools.product(SOURCES, OUTSIDE))}
 
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[Network]:
     with Network() as net:
+        for name, addresses in (("alice", SOURCES), ("bob", BEHIND_B), ("carol", OUTSIDE)):
+            net[name].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {each}/24 dev eth0" for each in addresses))
         yield net
 
 
 @pytest.fixture(scope="module")
 def planes(net: Network) -> Iterator[tuple[Plane, Plane]]:
-    a, b = Plane(net, net["sg-a"], CONFIG_A), Plane(net, net["sg-b"], CONFIG_B)
-    for plane in (a, b):
-        plane.connect()
-        plane.order("start")
-    yield a, b
-    for plane in (a, b):
-        plane.order("stop")
-        stop(plane.process)
+    yield from start_planes(net)
 
 
-def test_the_first_datagram_of_an_encrypted_flow_is_held_and_leaves_as_esp(
-        net: Network, planes: tuple[Plane, Plane]) -> None:
-    a, b = planes
-    b.order("key", flow=[BOB, ALICE], **B_TO_A)
-    a.rule(BOB, "ENCRYPT", 0.3)
+@pytest.fixture
+def a(planes: tuple[Plane, Plane]) -> Iterator[Plane]:
+    """SG-A's plane; what a test has left there goes afterwards."""
+    yield planes[0]
+    report = planes[0].order("report")
+    planes[0].order("reset")
+    assert report["failures"] == []
+
+
+@pytest.fixture
+def b(planes: tuple[Plane, Plane]) -> Iterator[Plane]:
+    yield planes[1]
+    planes[1].order("reset")
+
+
+def receiver(host: Host, version: int = 4) -> socket.socket:
+    sock = host.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 22)
+    sock.bind(("", PORT))
+    sock.settimeout(10)
+    return sock
+
+
+def send(host: Host, source: str, destination: str, text: str, port: int = PORT) -> None:
+    with host.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as sock:
+        sock.bind((source, 0))
+        sock.sendto(text.encode(), (destination, port))
+
+
+def received(sock: socket.socket, count: int, settle: float = 1.0) -> list[str]:
+    """At least `count` datagrams, and whatever else comes until nothing came for `settle` seconds."""
+    texts: list[str] = []
+    while True:
+        sock.settimeout(30 if len(texts) < count else settle)
+        try:
+            texts.append(sock.recv(2000).decode())
+        except TimeoutError:
+            return texts
+
+
+def clear(packets: list[Packet], *addresses: str) -> list[str]:
+    """Datagrams on the Internet that show one of these inner addresses."""
+    return [str(packet) for packet in packets if {*packet.flow} & {*addresses}]
+
+
+@pytest.mark.conformance("C-3.1.1-02", "C-3.1.2-04", "C-3.1.2-06", "C-3.1.3-03", "C-3.1.5-02")
+@pytest.mark.parametrize("verdict", ["ENCRYPT", "PASS"])
+@pytest.mark.parametrize("count", [1, 10, 100, 300])
+def test_of_each_new_flow_exactly_the_first_and_the_last_datagram_come_out_in_order(
+        net: Network, a: Plane, b: Plane, verdict: str, count: int) -> None:
+    pairs = PAIRS[verdict][::len(PAIRS[verdict]) // count]
+    if verdict == "ENCRYPT":
+        b.order("key_all", flows=[pair[::-1] for pair in pairs], **B_TO_A)
+    with net.capture("internet") as tap, receiver(net["bob" if verdict == "ENCRYPT" else "carol"]) as sock:
+        for number in range(5):
+            for source, destination in pairs:
+                send(net["alice"], source, destination, f"{source} {destination} {number}")
+        a.wait_held(2 * count)
+        assert a.order("decide", verdict=verdict, **A_TO_B) == count
+        texts = received(sock, 2 * count)
+    came = defaultdict(list)
+    for text in texts:
+        source, destination, number = text.split()
+        came[source, destination].append(number)
+    assert came == {pair: ["0", "4"] for pair in pairs}
+    seen = tap.end()
+    if verdict == "ENCRYPT":
+        assert clear(seen, *SOURCES, *BEHIND_B) == []
+        assert sum(packet.is_esp for packet in seen) == 2 * count
+    assert sum(a.order("report")["acquired"].values()) >= count
+
+
+@pytest.mark.conformance("C-3.1.2-07")
+def test_a_single_datagram_is_sent_once(net: Network, a: Plane) -> None:
+    with receiver(net["carol"]) as sock:
+        send(net["alice"], ALICE, CAROL, "only")
+        a.wait_held(1)
+        a.order("decide", verdict="PASS")
+        assert received(sock, 1) == ["only"]
+
+
+@pytest.mark.conformance("C-3.1.4-02", "C-3.1.4-01")
+def test_a_denied_flow_is_discarded_what_was_held_and_what_follows(net: Network, a: Plane) -> None:
+    with net.capture("internet") as tap, receiver(net["carol"]) as sock:
+        send(net["alice"], ALICE, CAROL, "first")
+        send(net["alice"], ALICE, CAROL, "last")
+        a.wait_held(2)
+        a.order("decide", verdict="DENY")
+        send(net["alice"], ALICE, CAROL, "after")
+        a.order("install", flow=[SOURCES[0], CAROL], policy="PASS")
+        send(net["alice"], SOURCES[0], CAROL, "other flow")
+        assert received(sock, 1) == ["other flow"]
+    assert clear(tap.end(), ALICE) == []
+
+
+@pytest.mark.conformance("C-3.1.2-01", "C-3.1.2-02", "C-3.1.2-03", "C-3.1.1-01")
+def test_a_flow_on_hold_is_announced_again_less_than_once_a_second(net: Network, a: Plane) -> None:
     with net.capture("internet") as tap:
-        assert net["alice"].ping(BOB, 3) == 3
-    seen = [packet for packet in tap.end() if {*packet.flow} & {SG_A, SG_B, ALICE, BOB}]
-    print(*seen, a.order("report"), a.host.xfrm("policy"), a.host.xfrm("state"), a.host.xfrm_errors(), sep="\n")
-    assert [(packet.flow, packet.is_esp) for packet in seen] == [((SG_A, SG_B), True), ((SG_B, SG_A), True)] * 3
+        for _ in range(40):
+            send(net["alice"], ALICE, CAROL, "anybody?")
+            time.sleep(0.1)
+    report = a.order("report")
+    assert report["acquired"] == {f"{ALICE} -> {CAROL}": len(report["acquired_at"])}
+    gaps = [later - earlier for earlier, later in itertools.pairwise(report["acquired_at"])]
+    assert len(gaps) >= 2
+    assert min(gaps) > 1.0
+    assert clear(tap.end(), ALICE) == []
+
+
+@pytest.mark.conformance("C-3.1.2-05")
+@pytest.mark.parametrize(("verdict", "server"), [("ENCRYPT", "bob"), ("PASS", "carol")])
+def test_a_tcp_connection_through_a_new_flow_needs_no_second_syn(
+        net: Network, a: Plane, b: Plane, verdict: str, server: str) -> None:
+    address = address_of(server)
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.rule("0.0.0.0/0", verdict, 0.2)
+    syn = "tcp[tcpflags] == tcp-syn"
+    with net.capture("net-a", syn) as tap, net[server].socket(kind=socket.SOCK_STREAM) as listening:
+        listening.bind((address, PORT))
+        listening.listen()
+        with net["alice"].socket(kind=socket.SOCK_STREAM) as sock:
+            sock.settimeout(20)
+            sock.connect((address, PORT))
+            sock.sendall(b"through")
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.settimeout(20)
+                assert accepted.recv(100) == b"through"
+    assert len(tap.end()) == 1
+
+
+@pytest.mark.conformance("C-3.2.6-01")
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_of_the_gateway_itself_are_held_and_released(
+        net: Network, a: Plane, b: Plane, version: int) -> None:
+    own, bob, carol = (address_of(name, version) for name in ("sg-a", "bob", "carol"))
+    b.order("key", flow=[bob, own], **B_TO_A)
+    a.order("rules", rules=[{"prefix": bob, "verdict": "ENCRYPT", "delay": 0.3, "tunnel": A_TO_B},
+                            {"prefix": carol, "verdict": "PASS", "delay": 0.3}])
+    with net.capture("internet") as tap, receiver(net["bob"], version) as behind, \
+            receiver(net["carol"], version) as outside:
+        send(net["sg-a"], own, bob, "to bob")
+        assert received(behind, 1) == ["to bob"]
+        send(net["sg-a"], own, carol, "to carol")
+        assert received(outside, 1) == ["to carol"]
+        assert net["sg-a"].ping(bob, 2) == 2
+    assert clear(tap.end(), bob) == []
+
+
+def test_a_tcp_connection_of_the_gateway_itself_is_encrypted_from_its_first_syn(
+        net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, SG_A], **B_TO_A)
+    a.rule("0.0.0.0/0", "ENCRYPT", 0.2)
+    with net.capture("internet") as tap, net["bob"].socket(kind=socket.SOCK_STREAM) as listening:
+        listening.bind((BOB, PORT))
+        listening.listen()
+        with net["sg-a"].socket(kind=socket.SOCK_STREAM) as sock:
+            sock.settimeout(20)
+            sock.connect((BOB, PORT))
+            sock.sendall(b"through")
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.settimeout(20)
+                assert accepted.recv(100) == b"through"
+    seen = tap.end()
+    assert clear(seen, BOB) == []
+    assert any(packet.is_esp for packet in seen)
+
+
+def test_an_ipv6_flow_is_held_and_goes_through_a_tunnel_between_ipv4_gateways(
+        net: Network, a: Plane, b: Plane) -> None:
+    alice, bob = address_of("alice", 6), address_of("bob", 6)
+    b.order("key", flow=[bob, alice], **B_TO_A)
+    a.rule("::/0", "ENCRYPT", 0.2)
+    with net.capture("internet") as tap:
+        assert net["alice"].ping(bob, 3) == 3
+    seen = tap.end()
+    assert clear(seen, alice, bob) == []
+    assert sum(packet.is_esp for packet in seen) == 6
+
+
+def test_an_ipv6_tunnel_between_ipv6_gateways_with_cbc_and_hmac(net: Network, a: Plane, b: Plane) -> None:
+    alice, bob = address_of("alice", 6), address_of("bob", 6)
+    gateways = [address_of("sg-a", 6), address_of("sg-b", 6)]
+    b.order("key", flow=[bob, alice], gateways=gateways[::-1], transform="cbc")
+    a.rule("::/0", "ENCRYPT", 0.2, tunnel={"gateways": gateways, "transform": "cbc"})
+    with net.capture("internet") as tap:
+        assert net["alice"].ping(bob, 3) == 3
+    assert clear(tap.end(), alice, bob) == []
+
+
+def test_a_stream_never_shows_in_clear_while_its_tunnel_comes_and_goes(net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    flow = [ALICE, BOB]
+    with net.capture("internet") as tap, receiver(net["bob"]) as sock, net["alice"].socket() as sender:
+        def stream(number: int) -> None:
+            for _ in range(10):
+                sender.sendto(str(number).encode(), (BOB, PORT))
+
+        for number in range(10):
+            stream(number)
+            a.order("key", flow=flow, generation=0, **A_TO_B)
+            stream(number)
+            a.order("install", flow=flow, policy="HOLD")
+            stream(number)
+            a.order("install", flow=flow, policy="DENY")
+            stream(number)
+            a.order("install", flow=flow, policy="ENCRYPT", **A_TO_B)
+            stream(number)
+            a.order("unkey", flow=flow, **A_TO_B)
+            stream(number)
+        texts = received(sock, 1)
+    seen = tap.end()
+    assert {*texts} == {str(number) for number in range(10)}
+    assert clear(seen, ALICE, BOB) == []
+    assert sum(packet.is_esp for packet in seen) == len(texts)
+
+
+@pytest.mark.conformance("C-12.1-04", "C-12.1-05")
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_peer_that_lies_about_the_inner_addresses_is_not_heard(net: Network, a: Plane, version: int) -> None:
+    """Carol keys a tunnel for herself to Alice, and then sends other addresses through it."""
+    alice, carol, bob, other = address_of("alice", version), address_of("carol", version), address_of("bob", version), \
+        SOURCES[0] if version == 4 else "2001:db8:1::77"
+    net["alice"].run(["ip", "address", "replace", f"{other}/{24 if version == 4 else 64}", "dev", "eth0",
+                      *(["nodad"] if version == 6 else [])])
+    net["carol"].run(["ip", "address", "add", f"{bob}/{32 if version == 4 else 128}", "dev", "lo"])
+    a.order("key", flow=[alice, carol], gateways=[SG_A, CAROL])
+    a.order("lie", host_flow=[carol, alice], gateways=[CAROL, SG_A], namespace=net["carol"].namespace,
+            wide="192.1.0.0/24" if version == 4 else "2001:db8:1::/64")
+    try:
+        before = net["sg-a"].xfrm_errors().get("XfrmInStateMismatch", 0)
+        with receiver(net["alice"], version) as sock, net.capture("internet", "esp") as tap:
+            send(net["carol"], bob, alice, "bob's source")
+            send(net["carol"], carol, other, "another destination")
+            send(net["carol"], carol, alice, "true")
+            assert received(sock, 1) == ["true"]
+        assert len(tap.end()) == 3
+        assert net["sg-a"].xfrm_errors()["XfrmInStateMismatch"] == before + 2
+    finally:
+        net["carol"].run(["ip", "xfrm", "policy", "flush"])
+        net["carol"].run(["ip", "xfrm", "state", "flush"])
+        net["carol"].run(["ip", "address", "del", f"{bob}/{32 if version == 4 else 128}", "dev", "lo"])
+
+
+def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(net: Network, a: Plane) -> None:
+    a.order("key", flow=[ALICE, CAROL], gateways=[SG_A, CAROL])
+    a.order("key", flow=[SG_A, CAROL], gateways=[SG_A, CAROL])
+    with receiver(net["alice"]) as sock, receiver(net["sg-a"]) as own:
+        for destination in (ALICE, SG_A):
+            send(net["carol"], CAROL, destination, "forged")
+        send(net["carol"], OUTSIDE[0], SG_A, "of a flow without a tunnel")
+        send(net["carol"], OUTSIDE[0], ALICE, "of a flow without a tunnel")
+        assert received(sock, 1) == ["of a flow without a tunnel"]
+        assert received(own, 1) == ["of a flow without a tunnel"]
+    assert net["sg-a"].xfrm_errors()["XfrmInTmplMismatch"] >= 2
+
+
+@pytest.mark.conformance("C-3.1.5-03")
+@pytest.mark.parametrize("limit", [{"seconds": 4}, {"kilobytes": 1}])
+def test_at_the_end_of_its_sa_a_flow_returns_to_hold(
+        net: Network, a: Plane, b: Plane, limit: dict[str, int]) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.order("key", flow=[ALICE, BOB], **A_TO_B, **limit)
+    expired = ["sa", f"{ALICE} -> {BOB}", True]
+    with net.capture("internet") as tap:
+        deadline = time.monotonic() + 60
+        while expired not in a.order("report")["expired"]:
+            assert time.monotonic() < deadline
+            send(net["alice"], ALICE, BOB, "x" * 300)
+            time.sleep(0.1)
+        for _ in range(2):
+            send(net["alice"], ALICE, BOB, "held again")
+        a.wait_held(2)
+    assert a.order("report")["acquired"][f"{ALICE} -> {BOB}"] >= 1
+    assert ["sa", f"{ALICE} -> {BOB}", False] in a.order("report")["expired"]
+    assert clear(tap.end(), ALICE, BOB) == []
+
+
+@pytest.mark.conformance("C-3.2.7-02", "C-3.2.7-08")
+def test_last_use_is_told_for_either_direction_and_an_idle_flow_is_reported(net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.order("key", flow=[ALICE, BOB], **A_TO_B)
+    assert a.order("last_use", flow=[ALICE, BOB]) == 0.0
+    with receiver(net["alice"]) as sock:
+        send(net["bob"], BOB, ALICE, "inbound only")
+        assert received(sock, 1) == ["inbound only"]
+    assert abs(a.order("last_use", flow=[ALICE, BOB]) - time.time()) < 60
+    assert a.order("last_use", flow=[ALICE, CAROL]) == 0.0
+    deadline = time.monotonic() + 60
+    while ["policy", f"{ALICE} -> {BOB}", False] not in a.order("report")["expired"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_socket_of_the_daemon_is_neither_held_nor_trapped(net: Network, a: Plane) -> None:
+    a.order("key", flow=[SG_A, CAROL], gateways=[SG_A, CAROL])
+    for destination, host in ((FRANK, "frank"), (CAROL, "carol")):
+        with receiver(net[host]) as sock:
+            a.socket.sendall(a.line("send", destination=destination, port=PORT, text="hello"))
+            data, sender = sock.recvfrom(100)
+            assert (data, sender[0]) == (b"hello", SG_A)
+            sock.sendto(b"answer", sender)
+            assert a.answer() == "answer"
+
+
+def test_an_error_message_does_not_show_what_came_out_of_a_tunnel(net: Network, a: Plane, b: Plane) -> None:
+    absent = "192.1.0.99"
+    b.order("key", flow=[BOB, absent], **B_TO_A)
+    a.order("key", flow=[absent, BOB], **A_TO_B)
+    with net.capture("internet") as tap:
+        send(net["bob"], BOB, absent, "secret")
+        time.sleep(5)
+        send(net["carol"], CAROL, absent, "clear")
+        deadline = time.monotonic() + 30
+        while not clear(tap.packets(), CAROL)[1:]:
+            assert time.monotonic() < deadline, "SG-A says that the host of a clear flow is not there"
+            time.sleep(0.2)
+    seen = tap.end()
+    assert clear(seen, BOB) == []
+    assert not any(b"secret" in packet.payload for packet in seen)
+
+
+def test_queries_of_a_resolver_are_left_alone(net: Network, a: Plane) -> None:
+    resolver = SOURCES[1]
+    with net.capture("internet") as tap:
+        send(net["alice"], resolver, CAROL, "not a query")
+        send(net["alice"], resolver, CAROL, "query", 53)
+        send(net["alice"], SOURCES[2], CAROL, "query of another", 53)
+        a.wait_held(2)
+    assert [packet.payload for packet in tap.end() if packet.source in SOURCES] == [b"query"]
+
+
+def test_only_one_plane_has_a_host(a: Plane) -> None:
+    with pytest.raises(RuntimeError, match="is another oegw running"):
+        a.order("second")
+
+
+def test_a_policy_that_somebody_configured_is_not_replaced(net: Network, a: Plane) -> None:
+    net["sg-a"].run(["ip", *f"xfrm policy add src {ALICE} dst {CAROL} dir out action block priority 7".split()])
+    try:
+        with pytest.raises(RuntimeError, match="File exists"):
+            a.order("install", flow=[ALICE, CAROL], policy="PASS")
+        assert "action block priority 7" in net["sg-a"].xfrm("policy")
+    finally:
+        net["sg-a"].run(["ip", *f"xfrm policy delete src {ALICE} dst {CAROL} dir out".split()])
+    send(net["alice"], ALICE, CAROL, "still held")
+    a.wait_held(1)

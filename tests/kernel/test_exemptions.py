@@ -1,0 +1,103 @@
+"""What is caught and what is spared, in the SPD and in the hooks."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from oesvc.interfaces import PlaneError
+from oesvc.kernel import ruleset
+from oesvc.kernel.constants import XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, Direction, Priority
+from oesvc.kernel.exemptions import remaining_policies, standing_policies
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.spd import Policy, Selector, Template
+from oesvc.kernel.standing import set_kernel
+
+TRAP = Template(0xE0000000, None)
+CONFIG = PlaneConfig(clients=(ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")),
+                     own=(ip_address("192.1.1.4"),), inside=("lan0", "lan1"), never_clear=(ip_network("203.0.113.0/24"),),
+                     resolver_sources=(ip_network("192.1.0.53/32"),))
+
+
+def verdict(policies: list[Policy], source: str, destination: str, protocol: int = 6, source_port: int = 0,
+            destination_port: int = 80) -> tuple[Priority, int] | None:
+    """What the SPD does with an outgoing datagram: the policy of the lowest priority number that fits it."""
+    fitting = [policy for policy in policies if policy.direction == Direction.OUT
+               and ip_address(source) in policy.selector.source
+               and ip_address(destination) in policy.selector.destination
+               and policy.selector.protocol in (0, protocol)
+               and policy.selector.source_port in (0, source_port)
+               and policy.selector.destination_port in (0, destination_port)]
+    best = min(fitting, key=lambda policy: policy.priority, default=None)
+    return (Priority(best.priority), best.action) if best else None
+
+
+@pytest.mark.parametrize(("datagram", "expected"), [
+    (("192.1.0.65", "192.2.0.66"), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "192.2.0.66"), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("2001:db8:1::65", "2001:db8:2::66"), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("192.1.0.65", "192.1.0.66"), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "192.1.0.65"), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.1.0.65", "224.0.0.251"), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("2001:db8:1::65", "ff02::1"), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.2.0.66", "192.2.0.67"), None),
+    (("192.1.0.53", "198.51.100.1", 17, 5353, 53), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.1.0.53", "198.51.100.1", 6, 5353, 853), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.1.0.53", "198.51.100.1", 17, 53, 5353), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("192.1.0.54", "198.51.100.1", 17, 5353, 53), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("2001:db8:1::1", "2001:db8:2::66", 58, 135, 0), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "198.51.100.1", 1, 3, 1), (Priority.ICMP_ERROR, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "198.51.100.1", 1, 8, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "203.0.113.9", 1, 3, 1), (Priority.ICMP_BLOCK, XFRM_POLICY_BLOCK)),
+    (("192.1.0.65", "198.51.100.1", 1, 3, 1), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+])
+def test_traps_catch_all_but_what_is_exempt(
+        datagram: tuple[str, str], expected: tuple[Priority, int] | None) -> None:
+    assert verdict(standing_policies(CONFIG, TRAP), *datagram) == expected
+
+
+def test_after_a_stop_only_what_may_never_go_in_clear_is_blocked_and_the_lan_is_spared() -> None:
+    left = remaining_policies(PlaneConfig(clients=CONFIG.clients, own=CONFIG.own,
+                                          never_clear=(ip_network("0.0.0.0/0"),)))
+    assert verdict(left, "192.1.0.65", "203.0.113.9") == (Priority.TRAP, XFRM_POLICY_BLOCK)
+    assert verdict(left, "192.1.1.4", "203.0.113.9", 1, 3) == (Priority.TRAP, XFRM_POLICY_BLOCK)
+    assert verdict(left, "192.1.1.4", "192.1.0.65") == (Priority.EXEMPT, XFRM_POLICY_ALLOW)
+    assert verdict(left, "2001:db8:1::65", "2001:db8:2::66") is None
+
+
+def test_without_such_prefixes_nothing_remains() -> None:
+    assert remaining_policies(PlaneConfig(clients=CONFIG.clients, own=CONFIG.own)) == []
+
+
+def test_a_configured_tunnel_wins_over_all_that_we_put_there() -> None:
+    assert min(Priority) > 2_000_000
+
+
+def test_no_two_standing_policies_have_the_same_selector() -> None:
+    selectors: list[Selector] = [policy.selector for policy in standing_policies(CONFIG, TRAP)]
+    assert len({*selectors}) == len(selectors)
+
+
+def test_the_hooks_look_where_the_configuration_says() -> None:
+    text = ruleset.ruleset(CONFIG)
+    assert 'iifname { "lan0", "lan1" } ip saddr @sources4' in text
+    assert "elements = { 192.1.0.0/24, 192.1.1.4/32 }" in text
+    assert "queue flags bypass to 4322" in text
+    assert "reject" not in text
+    assert "iifname" not in ruleset.ruleset(PlaneConfig())
+    assert "reject with icmp type admin-prohibited" in ruleset.ruleset(PlaneConfig(icmp_on_deny=True))
+
+
+def test_rules_that_the_kernel_or_nft_refuses_are_one_clear_error() -> None:
+    with pytest.raises(PlaneError, match="load the nftables rules: .*Error"):
+        ruleset.load("table inet oegw { nonsense }")
+
+
+def test_a_setting_that_is_not_there_is_one_clear_error(tmp_path: object) -> None:
+    with pytest.raises(PlaneError, match=r"set net.core.xfrm_larval_drop to 1: No such file .* a kernel with XFRM"):
+        set_kernel({"xfrm_larval_drop": 1}, tmp_path)
+
+
+def test_settings_are_written_and_their_former_values_returned(tmp_path) -> None:
+    (tmp_path / "xfrm_acq_expires").write_text("30\n")
+    assert set_kernel({"xfrm_acq_expires": 5}, tmp_path) == {"xfrm_acq_expires": 30}
+    assert (tmp_path / "xfrm_acq_expires").read_text() == "5\n"

@@ -1,0 +1,273 @@
+"""The order in which the plane does things: a flow that is to be encrypted or held never has a moment of its own."""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from oesvc.interfaces import PlaneError
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime
+from oesvc.kernel.constants import FLOW_REQIDS, Priority
+from oesvc.kernel.hold import Datagram
+from oesvc.kernel.netlink import Request
+from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.service import LinuxForwardingPlane
+
+HOLD, PASS, DENY, ENCRYPT = ForwardingPolicy
+FLOW = Flow(ip_address("192.1.0.65"), ip_address("192.2.0.66"))
+GATEWAYS = Flow(ip_address("192.1.1.4"), ip_address("192.1.1.5"))
+GCM = EspTransform(Encryption.AES_GCM_16, 128, None)
+INBOUND = IpsecSa(0x111, GATEWAYS.destination, GATEWAYS.source, FLOW.reversed(), GCM, bytes(20), b"", Lifetime(3600))
+OUTBOUND = IpsecSa(0x222, GATEWAYS.source, GATEWAYS.destination, FLOW, GCM, bytes(20), b"", Lifetime(3600))
+
+
+class Kernel:
+    """XFRM, the sets and the queue in one, with a diary. What it refuses is named by a word of the request."""
+
+    def __init__(self) -> None:
+        self.diary: list[str] = []
+        self.refuses = ""
+
+    def request(self, *requests: Request) -> "Deferred[list[Any]]":
+        self.diary += [request.asks for request in requests]
+        if self.refuses and any(self.refuses in request.asks for request in requests):
+            return fail(PlaneError(f"{self.refuses}: refused"))
+        return succeed([])
+
+    def change(self, flow: Flow, before: ForwardingPolicy | None,
+               after: ForwardingPolicy | None) -> "Deferred[list[Any]]":
+        self.diary.append(f"known: {before and before.name} to {after and after.name}")
+        return succeed([])
+
+    def accept(self, *datagrams: Datagram) -> None:
+        self.diary += [f"accept {one.number}" for one in datagrams]
+
+    def drop(self, *datagrams: Datagram) -> None:
+        self.diary += [f"drop {one.number}" for one in datagrams]
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def acquired(self, flow: Flow) -> None:
+        self.heard.append(("acquired", flow))
+
+    def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
+        self.heard.append(("SA expired", flow, spi, hard))
+
+    def policy_expired(self, flow: Flow, hard: bool) -> None:
+        self.heard.append(("policy expired", flow, hard))
+
+
+class Plane(LinuxForwardingPlane):
+    """A plane that has been started on such a kernel."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        super().__init__(self.clock, PlaneConfig())
+        self.kernel = self._xfrm = self._sets = self._queue = Kernel()
+        self.listener = self._listener = Listener()
+
+    def arrive(self, number: int) -> None:
+        self._datagram_arrived(Datagram(number, FLOW, 0, 0))
+
+    def said(self) -> list[str]:
+        """The diary since it was last read."""
+        entries, self.kernel.diary = self.kernel.diary, []
+        return entries
+
+
+def done(deferred: "Deferred[Any]") -> Any:
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    assert len(results) == 1
+    return results[0]
+
+
+def test_a_flow_is_known_only_when_its_policy_stands_and_only_then_released() -> None:
+    plane = Plane()
+    plane.arrive(1)
+    plane.arrive(2)
+    plane.arrive(3)
+    assert plane.listener.heard == [("acquired", FLOW)]
+    assert done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS)) is None
+    assert plane.said() == [
+        "drop 2", "put a policy (out, protect) for 192.1.0.65/32 -> 192.2.0.66/32", "known: None to ENCRYPT",
+        "accept 1", "accept 3"]
+
+
+@pytest.mark.parametrize(("policy", "verdict"), [(PASS, "accept"), (DENY, "drop")])
+def test_what_was_still_on_its_way_when_the_flow_became_known_is_judged_at_once(
+        policy: ForwardingPolicy, verdict: str) -> None:
+    plane = Plane()
+    plane.install_policy(FLOW, policy)
+    plane.said()
+    plane.arrive(9)
+    assert plane.said() == [f"{verdict} 9"]
+    assert plane.listener.heard == []
+
+
+@pytest.mark.conformance("C-3.2.4-01")
+@pytest.mark.parametrize("withdraw", [
+    lambda plane: plane.install_policy(FLOW, HOLD), lambda plane: plane.forget(FLOW)])
+def test_a_flow_is_held_again_before_its_policy_goes(withdraw: Callable[[Plane], "Deferred[None]"]) -> None:
+    plane = Plane()
+    plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+    plane.said()
+    assert done(withdraw(plane)) is None
+    assert plane.said() == ["known: ENCRYPT to None", "delete the policy (out) for 192.1.0.65/32 -> 192.2.0.66/32"]
+    plane.arrive(1)
+    assert plane.listener.heard == [("acquired", FLOW)]
+
+
+def test_what_is_held_of_a_forgotten_flow_is_dropped_and_of_a_held_one_kept() -> None:
+    plane = Plane()
+    plane.arrive(1)
+    plane.install_policy(FLOW, HOLD)
+    plane.arrive(2)
+    assert "drop" not in " ".join(plane.said())
+    plane.forget(FLOW)
+    assert plane.said()[:2] == ["drop 1", "drop 2"]
+
+
+def test_the_same_policy_again_changes_nothing() -> None:
+    plane = Plane()
+    plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+    plane.said()
+    assert done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS)) is None
+    assert plane.said() == []
+
+
+@pytest.mark.conformance("C-3.1-03", "C-3.1.5-04")
+def test_any_state_is_reached_from_any_other_by_command() -> None:
+    for before in ForwardingPolicy:
+        for after in ForwardingPolicy:
+            plane = Plane()
+            done(plane.install_policy(FLOW, before, GATEWAYS))
+            assert done(plane.install_policy(FLOW, after, GATEWAYS)) is None
+            plane.said()
+            plane.arrive(1)
+            assert plane.said() == {HOLD: [], DENY: ["drop 1"]}.get(after, ["accept 1"])
+
+
+def test_a_policy_that_the_kernel_refuses_leaves_the_flow_held() -> None:
+    plane = Plane()
+    plane.arrive(1)
+    plane.kernel.refuses = "put a policy"
+    assert done(plane.install_policy(FLOW, PASS)).check(PlaneError)
+    assert not any(entry.startswith(("known", "accept")) for entry in plane.said())
+    plane.kernel.refuses = ""
+    done(plane.install_policy(FLOW, PASS))
+    assert plane.said()[-1] == "accept 1"
+
+
+def test_encryption_without_gateways_is_refused() -> None:
+    plane = Plane()
+    assert "the gateways are missing" in done(plane.install_policy(FLOW, ENCRYPT)).getErrorMessage()
+    assert plane.said() == []
+
+
+def test_an_inbound_sa_brings_its_ingress_policies_and_the_last_one_takes_them_along() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    back = "192.2.0.66/32 -> 192.1.0.65/32"
+    said = plane.said()
+    assert [entry.partition(" SA ")[0] for entry in said] == [
+        "add the inbound", f"put a policy (fwd, protect) for {back}", f"put a policy (in, protect) for {back}",
+        "add the outbound"]
+    done(plane.remove_sas(FLOW, [OUTBOUND]))
+    assert plane.said() == ["delete the SA 0x00000222 to 192.1.1.5"]
+    done(plane.remove_sas(FLOW, [INBOUND, OUTBOUND]))
+    assert plane.said() == ["delete the SA 0x00000111 to 192.1.1.4", f"delete the policy (fwd) for {back}",
+                            f"delete the policy (in) for {back}"]
+    assert done(plane.remove_sas(FLOW, [INBOUND, OUTBOUND])) is None
+    assert plane.said() == []
+
+
+def test_of_sas_that_the_kernel_refuses_nothing_remains() -> None:
+    plane = Plane()
+    plane.kernel.refuses = "add the outbound"
+    assert done(plane.add_sas(FLOW, [INBOUND, OUTBOUND])).check(PlaneError)
+    assert plane.said()[-3:] == ["delete the SA 0x00000111 to 192.1.1.4",
+                                 "delete the policy (fwd) for 192.2.0.66/32 -> 192.1.0.65/32",
+                                 "delete the policy (in) for 192.2.0.66/32 -> 192.1.0.65/32"]
+
+
+def test_an_sa_that_is_not_ours_is_never_deleted() -> None:
+    """A peer may choose the SPI of an SA that somebody else has with it."""
+    plane = Plane()
+    plane.kernel.refuses = "add the outbound"
+    done(plane.add_sas(FLOW, [OUTBOUND]))
+    done(plane.remove_sas(FLOW, [OUTBOUND]))
+    assert [entry for entry in plane.said() if entry.startswith("delete")] == []
+
+
+def test_an_sa_of_another_flow_is_refused() -> None:
+    plane = Plane()
+    assert "another flow" in done(plane.add_sas(FLOW.reversed().reversed(), [
+        IpsecSa(1, GATEWAYS.source, GATEWAYS.destination, GATEWAYS, GCM, bytes(20), b"", Lifetime(1))])).getErrorMessage()
+    assert plane.said() == []
+
+
+@pytest.mark.conformance("C-3.1.5-03")
+def test_at_the_hard_end_of_its_last_outbound_sa_a_flow_is_held_and_then_the_daemon_told() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane.said()
+    plane._event(SaExpired(OUTBOUND.spi, OUTBOUND.destination, FLOW_REQIDS.start, False))
+    assert plane.said() == []
+    plane._event(SaExpired(OUTBOUND.spi, OUTBOUND.destination, FLOW_REQIDS.start, True))
+    assert plane.said()[0] == "known: ENCRYPT to None"
+    assert plane.listener.heard == [("SA expired", FLOW, 0x222, False), ("SA expired", FLOW, 0x222, True)]
+
+
+def test_the_end_of_an_old_sa_does_not_hurt_a_flow_that_has_a_new_one() -> None:
+    plane = Plane()
+    newer = IpsecSa(0x333, OUTBOUND.source, OUTBOUND.destination, FLOW, GCM, bytes(20), b"", Lifetime(3600))
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND, newer]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane.said()
+    plane._event(SaExpired(OUTBOUND.spi, OUTBOUND.destination, FLOW_REQIDS.start, True))
+    assert plane.said() == []
+
+
+def test_expiries_of_strangers_are_not_passed_on() -> None:
+    plane = Plane()
+    plane._event(SaExpired(5, OUTBOUND.destination, 17, True))
+    assert plane.listener.heard == []
+
+
+@pytest.mark.parametrize(("policy", "priority", "heard"), [
+    (None, Priority.TRAP, 1), (HOLD, Priority.TRAP, 1), (PASS, Priority.TRAP, 0), (DENY, Priority.TRAP, 0),
+    (ENCRYPT, Priority.TRAP, 0), (ENCRYPT, Priority.FLOW, 1), (None, 7, 0)])
+def test_a_trap_announces_what_nobody_has_decided_and_a_tunnel_that_has_lost_its_sa(
+        policy: ForwardingPolicy | None, priority: int, heard: int) -> None:
+    plane = Plane()
+    if policy:
+        done(plane.install_policy(FLOW, policy, GATEWAYS))
+    for _ in range(3):
+        plane._event(Acquire(FLOW, priority))
+    assert plane.listener.heard == [("acquired", FLOW)] * heard
+
+
+def test_a_held_flow_is_announced_again_when_the_daemon_was_silent_for_a_second() -> None:
+    plane = Plane()
+    for number in range(25):
+        plane.arrive(number)
+        plane.clock.advance(0.1)
+    assert plane.listener.heard == [("acquired", FLOW)] * 3
+
+
+def test_only_the_outbound_policy_of_a_flow_is_reported_as_idle() -> None:
+    plane = Plane()
+    for direction, priority in ((1, Priority.FLOW), (2, Priority.FLOW), (1, Priority.TRAP)):
+        plane._event(PolicyExpired(FLOW, direction, priority, hard=False))
+    assert plane.listener.heard == [("policy expired", FLOW, False)]

@@ -1,0 +1,112 @@
+"""What the forwarding plane leaves in the kernel when it stops, when it is killed, and when it begins again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.plane import A_TO_B, ALICE, BOB, CAROL, CONFIG_A, CONFIG_B, FRANK, SG_A, Plane
+from tests.lab.network import Network, address_of, stop
+
+pytestmark = pytest.mark.lab
+
+UNDECIDED = address_of("dns")
+TABLE = ["nft", "list", "tables"]
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Network]:
+    with Network() as net:
+        yield net
+
+
+@contextmanager
+def streams_never_clear(net: Network, *destinations: str) -> Iterator[None]:
+    """Alice and SG-A send there all the time, and none of it leaves but as ESP."""
+    with net.capture("internet", " or ".join(f"dst host {each}" for each in destinations)) as tap:
+        pinging = [net[host].popen(["ping", "-n", "-i", "0.1", "-q", each], "ping.log")
+                   for host in ("alice", "sg-a") for each in destinations]
+        yield
+        assert all(process.poll() is None for process in pinging)
+        seen = tap.end()
+        for process in pinging:
+            stop(process)
+    assert [str(packet) for packet in seen if not packet.is_esp] == []
+
+
+def policies(net: Network, host: str = "sg-a") -> list[str]:
+    """One line each: selector, action, direction, priority."""
+    text = net[host].run(["ip", "-o", "xfrm", "policy", "list"]).stdout
+    return [line for line in text.splitlines() if "socket" not in line]
+
+
+def acquire_expires(net: Network, host: str) -> int:
+    with net[host].entered():
+        return int(Path("/proc/sys/net/core/xfrm_acq_expires").read_text())
+
+
+def test_what_a_killed_daemon_leaves_stays_closed_and_the_next_one_takes_it_out(net: Network) -> None:
+    first, second = Plane(net, net["sg-a"], CONFIG_A), Plane(net, net["sg-a"], CONFIG_A)
+    first.launch()
+    first.connect()
+    first.order("start")
+    for source in (ALICE, SG_A):
+        first.order("key", flow=[source, BOB], **A_TO_B)
+    first.order("install", flow=[ALICE, CAROL], policy="PASS")
+    with streams_never_clear(net, FRANK, BOB, UNDECIDED):
+        assert net["alice"].ping(CAROL) == 1
+        first.kill()
+        assert net["alice"].ping(CAROL) == 1, "a flow that was decided goes on"
+        second.launch()
+        second.connect()
+        second.order("start")
+        assert not any(f"{BOB}/32" in policy or f"{CAROL}/32" in policy for policy in policies(net))
+        assert "auth-trunc" not in net["sg-a"].xfrm("state")
+        assert "aead" not in net["sg-a"].xfrm("state")
+        second.rule(CAROL, "PASS")
+        assert net["alice"].ping(CAROL) == 1
+        assert second.order("report")["failures"] == []
+    second.order("stop")
+    stop(second.process)
+
+
+def test_a_stopped_daemon_leaves_blocks_for_what_must_never_go_in_clear(net: Network) -> None:
+    plane = Plane(net, net["sg-a"], CONFIG_A)
+    plane.launch()
+    plane.connect()
+    plane.order("start")
+    plane.order("key", flow=[ALICE, FRANK], gateways=[SG_A, FRANK])
+    with streams_never_clear(net, FRANK):
+        for _ in range(3):
+            plane.order("stop")
+            left = policies(net)
+            assert [line for line in left if "action block" in line and "192.1.1.128/25" in line]
+            assert not [line for line in left if "tmpl" in line or f"{FRANK}/32" in line]
+            assert "oegw" not in net["sg-a"].run(TABLE).stdout
+            assert "proto esp" not in net["sg-a"].xfrm("state")
+            assert net["alice"].ping(CAROL) == 1
+            assert net["sg-a"].ping("192.1.0.65") == 1, "the LAN is spared"
+            plane.order("restart")
+            assert not [line for line in policies(net) if "action block" in line and "proto" not in line]
+            plane.rule(CAROL, "PASS", 0.1)
+            assert net["alice"].ping(CAROL) == 1
+    plane.order("stop")
+    stop(plane.process)
+    net["sg-a"].run(["ip", "xfrm", "policy", "flush"])
+
+
+def test_without_such_prefixes_a_stopped_daemon_leaves_nothing(net: Network) -> None:
+    before = acquire_expires(net, "sg-b")
+    plane = Plane(net, net["sg-b"], CONFIG_B)
+    plane.launch()
+    plane.connect()
+    plane.order("start")
+    assert policies(net, "sg-b")
+    assert acquire_expires(net, "sg-b") != before
+    plane.order("stop")
+    assert policies(net, "sg-b") == []
+    assert net["sg-b"].xfrm("state") == ""
+    assert net["sg-b"].run(TABLE).stdout == ""
+    assert acquire_expires(net, "sg-b") == before
+    stop(plane.process)
