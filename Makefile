@@ -16,7 +16,7 @@ setup:  ## install what everything below needs (Debian packages, as root; the re
 
 demo:  ## watch Alice's datagrams to Bob being encrypted by gateways that never heard of each other
 	@tools/setup-lab debian kernel
-	@$(PYTHON) -m tests.lab.keys
+	@$(PYTHON) -m tests.lab.prepare
 	@tools/in-lab-kernel --time-limit 900 $(PYTHON) -m tests.lab.demo
 
 check: setup  ## everything; ends with one summary of it all
@@ -31,7 +31,7 @@ check-newest:  ## unit tests on the newest Twisted, cryptography and pyroute2 of
 
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
 	@tools/setup-lab debian kernel
-	@$(PYTHON) -m tests.lab.keys
+	@$(PYTHON) -m tests.lab.prepare
 	@rm -rf .cache/lab-out
 	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -v $(if $(T),-k "$(T)") \
 	  --junitxml=.cache/lab-out/lab.xml

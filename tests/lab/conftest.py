@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.keys import public_keys
-from tests.lab.names import SPARE_BOBS, canonical_records, serve_names, signed_zones
+from tests.lab.names import SPARE_BOBS, canonical_tree, serve_names
 from tests.lab.network import Network
 
 
@@ -25,7 +24,7 @@ class Lab:
 def named_network() -> Iterator[Network]:
     """The network with its DNS, but no daemon: its gateways only forward."""
     with Network() as net:
-        serve_names(net, signed_zones(canonical_records(public_keys())))
+        serve_names(net, canonical_tree())
         yield net
 
 
@@ -39,7 +38,7 @@ def lab() -> Iterator[Lab]:
 def build(net: Network, options: Mapping[str, Mapping[str, str]] | None = None) -> Lab:
     gateways = [Gateway(net, row, options) for row in GATEWAYS]
     net["bob"].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS))
-    serve_names(net, signed_zones(canonical_records(public_keys())))
+    serve_names(net, canonical_tree())
     start_gateways(gateways)
     return Lab(net, *gateways)
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from tests.lab.capture import Packet
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.keys import public_keys
-from tests.lab.names import canonical_records, serve_names, signed_zones
+from tests.lab.names import canonical_tree, serve_names
 from tests.lab.network import Host, Network, address_of
 
 ALICE, BOB, CAROL, FRANK = (address_of(name) for name in ("alice", "bob", "carol", "frank"))
@@ -40,7 +39,7 @@ def main() -> int:
     story = Story()
     with Network() as net:
         story.chapter("the network of RFC 4322 section 2.1 is built, its reverse zones are signed and served")
-        serve_names(net, signed_zones(canonical_records(public_keys())))
+        serve_names(net, canonical_tree())
         a, b = (Gateway(net, row) for row in GATEWAYS)
         story.chapter("twistd oegw starts on SG-A and SG-B; neither configuration names the other gateway")
         print(indented((a.folder / "oegw.conf").read_text()))

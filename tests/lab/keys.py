@@ -1,7 +1,4 @@
-"""The gateways' RSA keys, made once and kept in .cache/lab-keys: under emulation making one takes 5 s.
-
-`python3 -m tests.lab.keys` makes them all; do so before the lab's kernel is booted, which sees them read-only.
-"""
+"""The gateways' RSA keys, made once and kept in .cache/lab-keys: under emulation making one takes 5 s."""
 
 from pathlib import Path
 
@@ -23,8 +20,3 @@ def private_key_file(name: str) -> Path:
 def public_keys() -> dict[str, RsaPublicKey]:
     """The public halves, by gateway."""
     return {name: key_pair.public_key(key_pair.load(private_key_file(name))) for name in GATEWAYS}
-
-
-if __name__ == "__main__":
-    for gateway in GATEWAYS:
-        private_key_file(gateway)

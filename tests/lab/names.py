@@ -4,18 +4,25 @@ All zones are signed by BIND's tools and served by one nsd on the host `dns`; ea
 a plain recursive resolver without validation (RFC 4322 section 2.3.1: the records are in the reverse maps).
 """
 
+import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.keys.records import delegation_record, records
-from tests.lab.network import Host, Network, address_of
+from tests.lab.keys import public_keys
+from tests.lab.network import ROOT, Host, Network, address_of
 from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
 
 NAME_SERVER = "ns.test."
 ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
          "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
+KEPT_ZONES = ROOT / ".cache/lab-zones"
+RENEWAL = 7 * 86400
+"Seconds; `build_tree` signs for 30 days."
 CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 "Whose gateway speaks for whom."
 SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
@@ -45,17 +52,29 @@ def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zon
     return [Zone(name, "\n".join(own)) for name, own in inside.items()]
 
 
-def serve_names(net: Network, zones: Sequence[Zone], resolvers: Iterable[str] = ("sg-a", "sg-b")) -> ZoneTree:
-    """Sign and serve `zones` on `dns`, start an unbound on each of `resolvers`, and wait until all answer.
+def canonical_tree() -> ZoneTree:
+    """The lab's usual zones, signed; made anew when their records or keys have changed, or their signatures age."""
+    zones = signed_zones(canonical_records(public_keys()))
+    wanted, built = repr(zones), KEPT_ZONES / "table"
+    if not built.exists() or built.read_text() != wanted or time.time() - built.stat().st_mtime > RENEWAL:
+        shutil.rmtree(KEPT_ZONES, ignore_errors=True)
+        tree = build_tree(KEPT_ZONES, zones, NAME_SERVER, [address_of("dns")])
+        (KEPT_ZONES / "anchor").write_text(tree.anchor)
+        (KEPT_ZONES / "files").write_text(json.dumps({name: str(file) for name, file in tree.files.items()}))
+        built.write_text(wanted)
+    files = json.loads((KEPT_ZONES / "files").read_text())
+    return ZoneTree((KEPT_ZONES / "anchor").read_text(), {name: Path(file) for name, file in files.items()})
+
+
+def serve_names(net: Network, tree: ZoneTree, resolvers: Iterable[str] = ("sg-a", "sg-b")) -> None:
+    """Serve a tree of zones on `dns`, start an unbound on each of `resolvers`, and wait until all answer.
 
     The tree's anchor is written to `net.folder / "root.key"`, for the gateways to trust.
     """
-    folder, server = net.folder / "zones", net["dns"]
-    address = address_of("dns")
-    tree = build_tree(folder, zones, NAME_SERVER, [address])
+    server, address = net["dns"], address_of("dns")
     (net.folder / "root.key").write_text(f"{tree.anchor}\n")
     (net.folder / "root.hints").write_text(root_hints(NAME_SERVER, [address]))
-    (net.folder / "nsd.conf").write_text(nsd_conf(folder, tree, [(address, 53)]))
+    (net.folder / "nsd.conf").write_text(nsd_conf(net.folder, tree, [(address, 53)]))
     server.popen(["nsd", "-d", "-c", str(net.folder / "nsd.conf")], "nsd.log")
     for name in resolvers:
         file = net.folder / f"unbound-{name}.conf"
@@ -64,7 +83,6 @@ def serve_names(net: Network, zones: Sequence[Zone], resolvers: Iterable[str] = 
     wait_for_answer(server, address)
     for name in resolvers:
         wait_for_answer(net[name], "127.0.0.1")
-    return tree
 
 
 def wait_for_answer(host: Host, server: str, limit: float = 60) -> None:
