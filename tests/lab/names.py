@@ -55,7 +55,7 @@ def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zon
 def canonical_tree() -> ZoneTree:
     """The lab's usual zones, signed; made anew when their records or keys have changed, or their signatures age."""
     zones = signed_zones(canonical_records(public_keys()))
-    wanted, built = repr(zones), KEPT_ZONES / "table"
+    wanted, built = repr([(zone.name, zone.records) for zone in zones]), KEPT_ZONES / "table"
     if not built.exists() or built.read_text() != wanted or time.time() - built.stat().st_mtime > RENEWAL:
         shutil.rmtree(KEPT_ZONES, ignore_errors=True)
         tree = build_tree(KEPT_ZONES, zones, NAME_SERVER, [address_of("dns")])

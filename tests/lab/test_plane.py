@@ -24,7 +24,8 @@ PAIRS = {"ENCRYPT": list(itertools.product(SOURCES, BEHIND_B)), "PASS": list(ite
 def net() -> Iterator[Network]:
     with Network() as net:
         for name, addresses in (("alice", SOURCES), ("bob", BEHIND_B), ("carol", OUTSIDE)):
-            net[name].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {each}/24 dev eth0" for each in addresses))
+            net[name].run(["ip", "-batch", "-"],
+                          stdin="\n".join(f"address add {each}/24 dev eth0" for each in addresses))
         yield net
 
 
