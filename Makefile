@@ -32,7 +32,7 @@ check-newest:  ## unit tests on the newest Twisted, cryptography and pyroute2 of
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
 	@tools/setup-lab debian kernel
 	@$(PYTHON) -m tests.lab.prepare
-	@rm -rf .cache/lab-out
+	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml
 	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -v $(if $(T),-k "$(T)") \
 	  --junitxml=.cache/lab-out/lab.xml
 	@mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/
