@@ -50,6 +50,10 @@ class FlowTable:
     def get(self, flow: Flow) -> FlowEntry | None:
         return self._entries.get(flow)
 
+    def decided(self) -> list[FlowEntry]:
+        """Flows that the hooks are to know."""
+        return [entry for entry in self._entries.values() if entry.policy is not None]
+
     def by_reqid(self, reqid: int) -> FlowEntry | None:
         return self._by_reqid.get(reqid)
 

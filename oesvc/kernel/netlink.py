@@ -244,7 +244,7 @@ class NetlinkSocket:
         return self._socket.fileno()
 
     def connectionLost(self, reason: Any) -> None:
-        self._log.failure("netlink: the reactor gave the socket up", failure=reason)
+        self._log.error("netlink: the reactor gave the socket up: {reason}", reason=reason.value)
 
     def logPrefix(self) -> str:
         return "netlink"

@@ -17,7 +17,9 @@ from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
 from oesvc.kernel.constants import (
+    NETLINK_NETFILTER,
     NETLINK_XFRM,
+    NFNLGRP_NFTABLES,
     TRAP_REQID,
     XFRM_POLICY_ALLOW,
     XFRM_POLICY_BLOCK,
@@ -36,7 +38,7 @@ from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue
 from oesvc.kernel.ruleset import load, ruleset
 from oesvc.kernel.sad import add_sa, delete_sa
-from oesvc.kernel.sets import FlowSets
+from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     Selector,
     Template,
@@ -92,11 +94,12 @@ class LinuxForwardingPlane:
             raise
         try:
             self._settings = set_kernel(SETTINGS)
-            yield from replace_policies(self._xfrm, standing_policies(self._config, Template(TRAP_REQID, None)))
+            yield replace_policies(self._xfrm, standing_policies(self._config, Template(TRAP_REQID, None)))
             load(ruleset(self._config))
         except PlaneError:
             yield self.stop()
             raise
+        self._open.append(NetlinkSocket(self._reactor, NETLINK_NETFILTER, self._ruleset_changed, (NFNLGRP_NFTABLES,)))
         self._listener = listener
         for flow in self._holds.flows():
             listener.acquired(flow)
@@ -121,12 +124,30 @@ class LinuxForwardingPlane:
         """Take everything out again but blocks for prefixes that must never go in clear, and what they spare.
 
         The blocks replace the traps or come before they go: at no moment does anything pass to those prefixes.
+        Without a start, or after one that failed, there is nothing to do.
         """
         self._listener = None
-        yield from replace_policies(self._xfrm, remaining_policies(self._config))
+        if not self._open:
+            return
+        yield replace_policies(self._xfrm, remaining_policies(self._config))
         yield self._sets.delete_table()
         set_kernel(self._settings)
         self._close_sockets()
+
+    def _ruleset_changed(self, message: Message) -> None:
+        if table_deleted(message):
+            self._restore_table().addErrback(lambda failure: self._log.failure(
+                "the nftables rules are gone; what is not decided meets the traps", failure=failure))
+
+    @inlineCallbacks
+    def _restore_table(self) -> Job:
+        """Somebody has flushed the ruleset (a firewall that is loaded anew does): put our table back."""
+        if self._listener is None or (yield self._sets.table_exists()):
+            return
+        self._log.warn("the nftables rules were flushed by another program; restoring them")
+        load(ruleset(self._config))
+        for entry in self._flows.decided():
+            yield self._sets.change(entry.flow, None, entry.policy)
 
     def own_socket(self, sock: socket.socket) -> None:
         """Exempt a socket of the daemon (IKE, DNS) from the SPD and from being held. Raises PlaneError."""
@@ -200,8 +221,14 @@ class LinuxForwardingPlane:
             return self._flows.run(flow, self._withdraw)
         return self._flows.run(flow, self._enforce, policy, gateways)
 
+    def _check_running(self) -> None:
+        """What came late would stay in the kernel after a stop."""
+        if self._listener is None:
+            raise PlaneError("the forwarding plane is not running")
+
     @inlineCallbacks
     def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> Job:
+        self._check_running()
         template = None
         if policy is ForwardingPolicy.ENCRYPT:
             if gateways is None:
@@ -261,6 +288,7 @@ class LinuxForwardingPlane:
 
     @inlineCallbacks
     def _add_sa(self, entry: FlowEntry, sa: IpsecSa) -> Job:
+        self._check_running()
         inbound = sa.flow == entry.flow.reversed()
         if not inbound and sa.flow != entry.flow:
             raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")

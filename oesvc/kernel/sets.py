@@ -15,11 +15,12 @@ from oesvc.kernel.constants import (
     NFPROTO_INET,
     NFT_MSG_DELSETELEM,
     NFT_MSG_DELTABLE,
+    NFT_MSG_GETTABLE,
     NFT_MSG_NEWSETELEM,
     NLA_F_NESTED,
     NLM_F_CREATE,
 )
-from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute
+from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute, attributes
 from oesvc.kernel.queue import NFGEN
 from oesvc.kernel.ruleset import TABLE
 
@@ -52,7 +53,7 @@ def batch_mark(kind: int) -> Request:
 
 
 def table_request(kind: int, body: bytes, asks: str, flags: int = 0) -> Request:
-    # ENOENT: somebody has flushed the ruleset. Then nothing is held any more, but the traps stay closed.
+    # ENOENT: somebody has flushed the ruleset. Until it is restored nothing is held, but the traps stay closed.
     return Request((NFNL_SUBSYS_NFTABLES << 8) | kind, NFGEN.pack(NFPROTO_INET, 0, 0) + body, asks, flags,
                    frozenset({errno.ENOENT}))
 
@@ -66,6 +67,13 @@ def element(kind: int, name: str, flow: Flow) -> Request:
             + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, key)))
     deed, flags = ("add to", NLM_F_CREATE) if kind == NFT_MSG_NEWSETELEM else ("delete from", 0)
     return table_request(kind, body, f"{deed} the set {name}: {flow}", flags)
+
+
+def table_deleted(message: Message) -> bool:
+    """Whether it says that our table is gone, as after somebody's `nft flush ruleset`."""
+    return message.kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_DELTABLE and any(
+        kind == NFTA_TABLE_NAME and value == TABLE.encode() + b"\0"
+        for kind, value in attributes(message.body[NFGEN.size:]))
 
 
 class FlowSets:
@@ -84,6 +92,10 @@ class FlowSets:
 
     def delete_table(self) -> "Deferred[list[Message]]":
         return self._transaction(table_request(NFT_MSG_DELTABLE, text(NFTA_TABLE_NAME, TABLE), "delete the table"))
+
+    def table_exists(self) -> "Deferred[bool]":
+        asked = self._socket.request(table_request(NFT_MSG_GETTABLE, text(NFTA_TABLE_NAME, TABLE), "get the table"))
+        return asked.addCallback(bool)
 
     def _transaction(self, *requests: Request) -> "Deferred[list[Message]]":
         return self._socket.request(*requests, opening=batch_mark(NFNL_MSG_BATCH_BEGIN),

@@ -38,7 +38,7 @@ SA: Fields = (*selector("sel_"), *sa_id("id_"), ("saddr", "16s"), *LIFETIME, ("r
 "struct xfrm_usersa_info, 224 octets."
 
 
-class XfrmAttributes(nlmsg):  # type: ignore[misc]
+class XfrmAttributes(nlmsg):
     """What all messages share: the attributes that this package writes or reads."""
 
     nla_map = (
@@ -49,23 +49,23 @@ class XfrmAttributes(nlmsg):  # type: ignore[misc]
         (23, "XFRMA_REPLAY_ESN_VAL", "replay"),
     )
 
-    class algo(nla):  # type: ignore[misc]  # noqa: N801 (pyroute2 looks these classes up by the names above)
+    class algo(nla):  # noqa: N801 (pyroute2 looks these classes up by the names above)
         """struct xfrm_algo; the key's length is in bits."""
 
         fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_key", "s"))
 
-    class algo_icv(nla):  # type: ignore[misc]  # noqa: N801
+    class algo_icv(nla):  # noqa: N801
         """struct xfrm_algo_auth, struct xfrm_algo_aead; both lengths are in bits."""
 
         fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_icv_len", "I"), ("alg_key", "s"))
 
-    class template(nla):  # type: ignore[misc]  # noqa: N801
+    class template(nla):  # noqa: N801
         """struct xfrm_user_tmpl, 64 octets."""
 
         fields = (*sa_id("id_"), ("family", "H"), ("pad", "2x"), ("saddr", "16s"), ("reqid", "I"), ("mode", "B"),
                   ("share", "B"), ("optional", "B"), ("pad2", "1x"), ("aalgos", "I"), ("ealgos", "I"), ("calgos", "I"))
 
-    class replay(nla):  # type: ignore[misc]  # noqa: N801
+    class replay(nla):  # noqa: N801
         """struct xfrm_replay_state_esn with room for a window of 128."""
 
         fields = (("bmp_len", "I"), ("oseq", "I"), ("seq", "I"), ("oseq_hi", "I"), ("seq_hi", "I"),

@@ -14,7 +14,8 @@ from oesvc.kernel.standing import set_kernel
 
 TRAP = Template(0xE0000000, None)
 CONFIG = PlaneConfig(clients=(ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")),
-                     own=(ip_address("192.1.1.4"),), inside=("lan0", "lan1"), never_clear=(ip_network("203.0.113.0/24"),),
+                     own=(ip_address("192.1.1.4"),), inside=("lan0", "lan1"),
+                     never_clear=(ip_network("203.0.113.0/24"),),
                      resolver_sources=(ip_network("192.1.0.53/32"),))
 
 
@@ -88,7 +89,7 @@ def test_the_hooks_look_where_the_configuration_says() -> None:
 
 
 def test_rules_that_the_kernel_or_nft_refuses_are_one_clear_error() -> None:
-    with pytest.raises(PlaneError, match="load the nftables rules: .*Error"):
+    with pytest.raises(PlaneError, match=r"load the nftables rules: .*Error"):
         ruleset.load("table inet oegw { nonsense }")
 
 

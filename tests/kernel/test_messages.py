@@ -90,7 +90,10 @@ def test_what_answers_a_flow_must_come_out_of_its_own_tunnel() -> None:
         (direction, FLOW.reversed(), template, Priority.FLOW) for direction in (Direction.FWD, Direction.IN)]
 
 
-def make_sa(transform: EspTransform, flow: Flow = FLOW, lifetime: Lifetime = Lifetime(3600, 100)) -> IpsecSa:
+AN_HOUR = Lifetime(3600, 100)
+
+
+def make_sa(transform: EspTransform, flow: Flow = FLOW, lifetime: Lifetime = AN_HOUR) -> IpsecSa:
     return IpsecSa(0xC0FFEE01, GATEWAYS.source, GATEWAYS.destination, flow, transform, bytes(range(20)), bytes(32),
                    lifetime)
 

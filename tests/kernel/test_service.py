@@ -45,6 +45,13 @@ class Kernel:
         self.diary.append(f"known: {before and before.name} to {after and after.name}")
         return succeed([])
 
+    def delete_table(self) -> "Deferred[list[Any]]":
+        self.diary.append("delete the table")
+        return succeed([])
+
+    def close(self) -> None:
+        self.diary.append("close")
+
     def accept(self, *datagrams: Datagram) -> None:
         self.diary += [f"accept {one.number}" for one in datagrams]
 
@@ -211,8 +218,8 @@ def test_an_sa_that_is_not_ours_is_never_deleted() -> None:
 
 def test_an_sa_of_another_flow_is_refused() -> None:
     plane = Plane()
-    assert "another flow" in done(plane.add_sas(FLOW.reversed().reversed(), [
-        IpsecSa(1, GATEWAYS.source, GATEWAYS.destination, GATEWAYS, GCM, bytes(20), b"", Lifetime(1))])).getErrorMessage()
+    other = IpsecSa(1, GATEWAYS.source, GATEWAYS.destination, GATEWAYS, GCM, bytes(20), b"", Lifetime(1))
+    assert "another flow" in done(plane.add_sas(FLOW, [other])).getErrorMessage()
     assert plane.said() == []
 
 
@@ -271,3 +278,17 @@ def test_only_the_outbound_policy_of_a_flow_is_reported_as_idle() -> None:
     for direction, priority in ((1, Priority.FLOW), (2, Priority.FLOW), (1, Priority.TRAP)):
         plane._event(PolicyExpired(FLOW, direction, priority, hard=False))
     assert plane.listener.heard == [("policy expired", FLOW, False)]
+
+
+def test_a_plane_that_has_stopped_takes_no_orders_that_would_leave_something_behind() -> None:
+    plane = Plane()
+    plane._open.append(plane.kernel)
+    plane.stop()
+    plane.said()
+    for late in (plane.install_policy(FLOW, PASS), plane.add_sas(FLOW, [INBOUND])):
+        assert "not running" in done(late).getErrorMessage()
+    assert plane.said() == []
+
+
+def test_stopping_what_never_started_does_nothing() -> None:
+    assert done(LinuxForwardingPlane(Clock(), PlaneConfig()).stop()) is None

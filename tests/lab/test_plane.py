@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from oesvc.kernel.constants import SO_RCVBUFFORCE
 from tests.kernel.plane import A_TO_B, ALICE, B_TO_A, BOB, CAROL, FRANK, PORT, SG_A, Plane, start_planes
 from tests.lab.capture import Packet
 from tests.lab.network import Host, Network, address_of
@@ -51,7 +52,7 @@ def b(planes: tuple[Plane, Plane]) -> Iterator[Plane]:
 
 def receiver(host: Host, version: int = 4) -> socket.socket:
     sock = host.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 22)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
     sock.bind(("", PORT))
     sock.settimeout(10)
     return sock
@@ -382,3 +383,18 @@ def test_a_policy_that_somebody_configured_is_not_replaced(net: Network, a: Plan
         net["sg-a"].run(["ip", *f"xfrm policy delete src {ALICE} dst {CAROL} dir out".split()])
     send(net["alice"], ALICE, CAROL, "still held")
     a.wait_held(1)
+
+
+def test_a_flushed_ruleset_is_restored_with_the_flows_that_were_known(net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.order("key", flow=[ALICE, BOB], **A_TO_B)
+    net["sg-a"].run(["nft", "flush", "ruleset"])
+    deadline = time.monotonic() + 60
+    while f"{ALICE} . {BOB}" not in net["sg-a"].run(["nft", "list", "ruleset"]).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    with net.capture("internet") as tap:
+        assert net["alice"].ping(BOB) == 1
+        send(net["alice"], ALICE, CAROL, "held")
+        a.wait_held(1)
+    assert clear(tap.end(), ALICE, BOB) == []
