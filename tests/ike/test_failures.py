@@ -12,6 +12,7 @@ from oesvc.ike.events import (
     DatagramRefused,
     KeysWanted,
     SasReady,
+    TunnelDeleted,
     TunnelFailed,
     TunnelGone,
     TunnelProposed,
@@ -287,6 +288,7 @@ def test_lost_confirmation_fails_the_responders_tunnel_in_time():
     pair.run(20)
     [failed] = pair.b.heard(TunnelFailed)
     assert failed.failure is KeyingFailure.PHASE2_SILENT and not pair.b.heard(TunnelUp)
+    assert pair.a.heard(TunnelUp) and pair.a.heard(TunnelDeleted), "the initiator does not send into the void"
 
 
 def test_attempt_given_up_while_it_waits_for_its_channel():

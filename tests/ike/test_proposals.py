@@ -312,6 +312,26 @@ def test_quick_mode_offers_one_proposal_with_one_group_for_all(profile: Profile)
     assert groups == {15} and len(proposal.transforms) == len(profile.esp) and proposal.spi == b"\1\2\3\4"
 
 
+@pytest.mark.parametrize("kind", [A.GROUP, A.HASH, A.ENCRYPTION, A.LIFE_DURATION, A.KEY_LENGTH, 99])
+def test_numbers_of_absurd_length_are_refused_in_few_words(kind):
+    [proposal] = parse_sa(phase1_offer.offer(replace(MODERN, phase1=MODERN.phase1[:1]), LIFETIME))
+    huge = replace(proposal.transforms[0], attributes=(
+        *(attribute for attribute in proposal.transforms[0].attributes if attribute.type != kind),
+        Attribute(kind, b"\xff" * 20_000, basic=False)))
+    with pytest.raises(NoProposalChosenError, match="has 20000 octets") as caught:
+        phase1_offer.choose(pack_sa((replace(proposal, transforms=(huge,)),)), MODERN, LIFETIME)
+    assert len(str(caught.value)) < 1000
+
+
+def test_volume_that_no_counter_holds_is_no_limit():
+    body = phase2_offer.offer(MODERN, Group.ECP_256, Lifetime(3600), 0x01020304)
+    [proposal] = parse_sa(body)
+    volume = Attribute.of(E.LIFE_TYPE, 2), Attribute(E.LIFE_DURATION, b"\xff" * 8, basic=False)
+    endless = replace(proposal.transforms[0], attributes=(*proposal.transforms[0].attributes, *volume))
+    suite, _, _ = phase2_offer.choose(pack_sa((replace(proposal, transforms=(endless,)),)), MODERN, Lifetime(3600), 64)
+    assert suite.lifetime == Lifetime(3600, 0)
+
+
 def test_lifetimes_in_both_units_and_long_form_are_read():
     body = phase2_offer.offer(MODERN, Group.ECP_256, Lifetime(100_000, 200_000), 0x01020304)
     assert struct.pack(">HHL", 2, 4, 100_000) in body

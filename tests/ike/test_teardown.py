@@ -233,16 +233,31 @@ def test_channel_deleted_by_the_peer_is_not_used_any_more():
     assert pair.b.messages().count("main mode 1") == 2 and len(pair.b.heard(TunnelUp)) == 2
 
 
-def test_channel_deleted_during_quick_mode_fails_the_tunnel():
+def test_tunnel_proposed_under_a_channel_that_the_peer_deletes_begins_anew_once():
     pair = keyed()
     pair.b.authorizes = None
     pair.initiate(Flow(ip_address("192.1.0.77"), BOB))
-    pair.run(0.1)
-    channel = channel_of(pair.b)
-    cookies = Payload(PayloadType.DELETE, Deletion(Protocol.ISAKMP, (channel.cookie_i + channel.cookie_r,)).pack())
-    deliver(pair, pair.b, informational(channel, 5, cookies))
+    for main_modes in (2, 2):
+        pair.run(0.1)
+        channel = channel_of(pair.b)
+        cookies = Payload(PayloadType.DELETE, Deletion(Protocol.ISAKMP, (channel.cookie_i + channel.cookie_r,)).pack())
+        deliver(pair, pair.b, informational(channel, 5, cookies))
+        assert pair.a.messages().count("main mode 1") == main_modes
     [failed] = pair.a.heard(TunnelFailed)
     assert failed.failure is KeyingFailure.PHASE2_REFUSED and "closed the keying channel" in failed.detail
+
+
+def test_tunnel_proposed_while_the_peer_reboots_comes_up_under_the_new_channel():
+    pair = keyed()
+    pair.fault = lambda number, datagram: [(1.0 if number == 9 else 0.0, datagram)]
+    pair.initiate(Flow(ip_address("192.1.0.77"), BOB))
+    pair.b.engine = Pair(seed="reboot").b.engine
+    pair.initiate(Flow(BOB, ip_address("192.1.0.78")), by=pair.b)
+    pair.run(0.5)
+    deliver(pair, pair.b, informational(channel_of(pair.b), 5, initial_contact()))
+    pair.run(2)
+    assert [event.flow.source for event in pair.a.heard(TunnelUp)][-1] == ip_address("192.1.0.77")
+    assert not pair.a.heard(TunnelFailed)
 
 
 def test_tunnel_without_a_keying_channel_goes_without_a_word():

@@ -77,6 +77,11 @@ class Channel:
     def header(self, exchange: ExchangeType, message_id: int) -> Header:
         return Header(self.cookie_i, self.cookie_r, 0, exchange, 0, message_id)
 
+    def suspect(self, failure: KeyingFailure, detail: str) -> None:
+        """Note a hint; what broke the protocol says less than anything else."""
+        if self.hint is None or self.hint[0] is KeyingFailure.PHASE1_MISMATCH:
+            self.hint = failure, detail
+
     def use_id(self, message_id: int) -> bool:
         """Note that a message ID is used; False when it was before, or when there have been too many."""
         fresh = message_id not in self.used_ids and len(self.used_ids) < MAX_EXCHANGES

@@ -163,7 +163,11 @@ LAST_ERROR_NOTIFY = 8191
 NONCE_LENGTH = 32
 MAX_PAYLOADS = 255
 "Payloads in one message, and transforms in one proposal; that is what a proposal can count."
-MAX_ATTRIBUTES = 32
+MAX_ATTRIBUTES = 16
+MAX_NUMBER_OCTETS = 8
+"Of an attribute's value in its long form; lifetimes need four."
+MAX_KILOBYTES = 1 << 40
+"A longer lifetime by volume is none."
 DUPLICATE_SPACING = 0.25
 "Seconds that lie at least between two answers to a repeated message."
 LINGER = 60.0

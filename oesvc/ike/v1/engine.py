@@ -56,7 +56,7 @@ class IkeEngine:
     def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None:
         if claimed := self._core.channels.get(channel):
             self._phase1.keys_found(claimed, keys, now)
-            self._stands(claimed)
+            self._stands(claimed, now)
 
     def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
         if claimed := self._core.channels.get(channel):
@@ -135,26 +135,26 @@ class IkeEngine:
 
     def _from_peer(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
         if header.exchange == ExchangeType.INFORMATIONAL:
-            self._informed(channel, header, data)
+            self._informed(channel, header, data, now)
         elif self._closed:
             raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
         elif header.exchange == ExchangeType.MAIN_MODE:
             stood = channel.standing is not None
             self._phase1.message(channel, header, data, now)
             if not stood:
-                self._stands(channel)
+                self._stands(channel, now)
         elif header.exchange == ExchangeType.QUICK_MODE:
             self._phase2.message(channel, header, data, now)
         else:
             raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} under a keying channel; only "
                                     "quick mode and informational are used")
 
-    def _stands(self, channel: Channel) -> None:
+    def _stands(self, channel: Channel, now: float) -> None:
         """Phase 1 may just have ended with the word that the peer begins anew."""
         if channel.standing and channel.standing.initial_contact:
-            self._teardown.initial_contact(channel)
+            self._teardown.initial_contact(channel, now)
 
-    def _informed(self, channel: Channel, header: Header, data: bytes) -> None:
+    def _informed(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
         """What comes in clear, or before the peer has proved itself, is no more than a hint."""
         if channel.standing and not header.encrypted:
             raise UnexpectedError("an informational message in clear under a standing keying channel")
@@ -166,8 +166,8 @@ class IkeEngine:
             if not channel.standing:
                 self._phase1.notified(channel, notification)
             elif notification.type == NotifyType.INITIAL_CONTACT:
-                self._teardown.initial_contact(channel)
+                self._teardown.initial_contact(channel, now)
             else:
                 self._phase2.refused_by_peer(channel, notification)
         for deletion in deletions(message) if channel.standing else []:
-            self._teardown.received(channel, deletion)
+            self._teardown.received(channel, deletion, now)

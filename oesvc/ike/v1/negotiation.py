@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from oesvc.ike.v1.constants import LifeType, name_of
+from oesvc.ike.v1.constants import MAX_KILOBYTES, MAX_NUMBER_OCTETS, LifeType, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError
 from oesvc.ike.v1.wire.proposals import Attribute, Transform
 from oesvc.ipsec.sa import Lifetime
@@ -32,6 +32,8 @@ def read_attributes(transform: Transform, known: type[IntEnum], life_type: int, 
     unit = None
     for attribute in transform.attributes:
         kind, number = attribute.type, attribute.number
+        if len(attribute.value) > MAX_NUMBER_OCTETS:
+            raise MismatchError(f"attribute {name_of(known, kind)} has {len(attribute.value)} octets")
         if kind == life_type:
             unit = number
         elif kind == life_duration:
@@ -42,7 +44,7 @@ def read_attributes(transform: Transform, known: type[IntEnum], life_type: int, 
     unknown = sorted(kind for kind in numbers if kind not in set(known))
     if unknown:
         raise MismatchError(f"attributes {unknown} are unknown")
-    return Attributes(numbers, Lifetime(seconds, kilobytes))
+    return Attributes(numbers, Lifetime(seconds, kilobytes if kilobytes < MAX_KILOBYTES else 0))
 
 
 def lifetime_attributes(life_type: int, life_duration: int, lifetime: Lifetime) -> tuple[Attribute, ...]:

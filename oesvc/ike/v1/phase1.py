@@ -100,7 +100,7 @@ class Phase1:
         try:
             name, outcome = exchange.take(channel.ourselves, header, data)
         except PeerError as error:
-            channel.hint = error.failure, f"{channel.peer.address}: {error}"
+            channel.suspect(error.failure, f"{channel.peer.address}: {error}")
             raise
         if isinstance(outcome.stage, ValueSent):
             self._core.channels.answered(channel, header.responder_cookie)
@@ -125,8 +125,8 @@ class Phase1:
             return
         offered = (f"; offered were {say(self._core.config.profile.phase1)}"
                    if notification.type == NotifyType.NO_PROPOSAL_CHOSEN else "")
-        channel.hint = KeyingFailure.PHASE1_REFUSED, (
-            f"{channel.peer.address} answered with the notify {notification.name}, which nothing vouches for{offered}")
+        channel.suspect(KeyingFailure.PHASE1_REFUSED, f"{channel.peer.address} answered with the notify "
+                        f"{notification.name}, which nothing vouches for{offered}")
 
     def unreachable(self, peer: Address) -> None:
         """An ICMP error, which anybody could have forged (RFC 4322 section 9.2)."""
@@ -143,6 +143,12 @@ class Phase1:
                 self._phase2.fail(tunnel, failure, detail)
         if not channel.initiator and not channel.standing and not isinstance(channel.main_mode.stage, ChoiceSent):
             self._core.tell(ChannelFailed(channel.id, channel.peer.address, failure, detail))
+
+    def ended_by_peer(self, channel: Channel, detail: str, now: float) -> None:
+        """A standing channel is gone: what the peer has not answered yet begins anew under another one."""
+        self._core.channels.remove(channel)
+        self._renew(self._phase2.unanswered(channel), now)
+        self.end(channel, KeyingFailure.PHASE2_REFUSED, detail)
 
     def _begin(self, tunnel: TunnelRecord, expectation: Expectation, now: float) -> None:
         ourselves = self._ourselves(tunnel.local, expectation)
@@ -240,7 +246,7 @@ class Phase1:
             channel.rejected = True
             self._informational.send_notify(channel, Notification(Protocol.ISAKMP, error.notify), None)
         channel.main_mode.step_back()
-        channel.hint = error.failure, str(error)
+        channel.suspect(error.failure, str(error))
         self._core.tell(DatagramRefused(channel.peer.address, str(error)))
 
     def _up(self, channel: Channel, stage: Authenticated, now: float) -> None:
@@ -279,7 +285,14 @@ class Phase1:
 
     def _doubt(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
         """Silence on an old channel: the peer may have rebooted and not know it any more (RFC 4322 section 9.3)."""
-        if self._core.tunnels.get(tunnel.id) and self._phase2.unanswered(tunnel, channel):
+        if tunnel in self._phase2.unanswered(channel):
             channel.doubtful = True
-            self._phase2.withdraw(tunnel)
-            self.attach(tunnel, now)
+            self._renew([tunnel], now)
+
+    def _renew(self, tunnels: Sequence[TunnelRecord], now: float) -> None:
+        """Begin tunnels anew, each of them once at most."""
+        for tunnel in tunnels:
+            if not tunnel.renewed:
+                tunnel.renewed = True
+                self._phase2.withdraw(tunnel)
+                self.attach(tunnel, now)

@@ -9,6 +9,7 @@ from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import BusyError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.phase2_offer import SPI_OCTETS
 from oesvc.ike.v1.quick_mode import (
     INITIATOR,
     NAME_SENT,
@@ -30,7 +31,7 @@ from oesvc.ike.v1.quick_mode import (
 from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
-from oesvc.ike.v1.wire.payloads import Notification
+from oesvc.ike.v1.wire.payloads import Deletion, Notification
 
 
 class Phase2:
@@ -48,11 +49,10 @@ class Phase2:
         self._negotiate(tunnel, channel, terms, self._exchange(standing, message_id, INITIATOR, outcome.stage))
         self._send(tunnel, channel, outcome, now, repeat=True)
 
-    def unanswered(self, tunnel: TunnelRecord, channel: Channel) -> bool:
-        """Whether the peer has not said anything yet about our proposal under this channel."""
-        exchange = tunnel.quick_mode
-        return (tunnel.channel_id == channel.id and exchange is not None and exchange.error is None
-                and isinstance(exchange.stage, Proposed))
+    def unanswered(self, channel: Channel) -> list[TunnelRecord]:
+        """Tunnels of ours about whose proposal under this channel the peer has not said anything yet."""
+        return [tunnel for tunnel in channel.quick_modes.values() if tunnel.channel_id == channel.id
+                and (exchange := tunnel.quick_mode) and exchange.error is None and isinstance(exchange.stage, Proposed)]
 
     def withdraw(self, tunnel: TunnelRecord) -> None:
         """Forget a negotiation, so that the tunnel can begin another one."""
@@ -196,9 +196,13 @@ class Phase2:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id
         tunnel.terms, tunnel.quick_mode = terms, exchange
         channel.quick_modes[exchange.message_id] = tunnel
-        tunnel.deadline = self._core.timers.at(tunnel.gives_up, lambda now: self._out_of_time(tunnel))
+        tunnel.deadline = self._core.timers.at(tunnel.gives_up, lambda now: self._out_of_time(tunnel, channel))
 
-    def _out_of_time(self, tunnel: TunnelRecord) -> None:
+    def _out_of_time(self, tunnel: TunnelRecord, channel: Channel) -> None:
+        if tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, AnswerSent):
+            # The initiator may well have confirmed and think that the tunnel is up.
+            spi = tunnel.quick_mode.stage.inbound.spi.to_bytes(SPI_OCTETS, "big")
+            self._informational.send_delete(channel, Deletion(Protocol.ESP, (spi,)), tunnel.flow)
         error = tunnel.quick_mode.error if tunnel.quick_mode else None
         said = f"; the last message that came was refused: {error}" if error else ""
         self.fail(tunnel, KeyingFailure.PHASE2_SILENT,
@@ -231,7 +235,7 @@ class Phase2:
                 lambda now: self._core.send(data, channel.local, channel.peer), now)
 
     def _refuse(self, channel: Channel, tunnel: TunnelRecord, stage: ToAuthorize, type: NotifyType) -> None:
-        notification = Notification(Protocol.ESP, type, stage.spi.to_bytes(4, "big"))
+        notification = Notification(Protocol.ESP, type, stage.spi.to_bytes(SPI_OCTETS, "big"))
         self._informational.send_notify(channel, notification, tunnel.flow)
 
     def _terms(self, channel: Channel, standing: Standing, message_id: int) -> Terms:

@@ -29,24 +29,24 @@ class Teardown:
             self._announce(tunnel)
             self._gone(tunnel, confirmed=False)
 
-    def received(self, channel: Channel, deletion: Deletion) -> None:
+    def received(self, channel: Channel, deletion: Deletion, now: float) -> None:
         """An authentic delete. Those for what we do not have have crossed ours: they are ignored in silence."""
         if deletion.protocol == Protocol.ESP:
             self._tunnels_deleted(channel, {int.from_bytes(spi, "big") for spi in deletion.spis})
         elif deletion.protocol == Protocol.ISAKMP:
             for other in self._of_same_peer(channel):
                 if other.cookie_i + other.cookie_r in deletion.spis:
-                    self._phase1.end(other, KeyingFailure.PHASE2_REFUSED, "the peer closed the keying channel")
+                    self._phase1.ended_by_peer(other, "the peer closed the keying channel", now)
 
-    def initial_contact(self, channel: Channel) -> None:
+    def initial_contact(self, channel: Channel, now: float) -> None:
         """The authenticated peer knows of nothing older than this channel (RFC 2407 section 4.6.3.3)."""
+        for other in self._of_same_peer(channel):
+            if other is not channel:
+                self._phase1.ended_by_peer(other, "the peer has rebooted", now)
         for tunnel in self._core.tunnels:
             if (tunnel.peer == channel.peer.address and channel.standing
                     and tunnel.identity == channel.standing.identity and tunnel.channel_id != channel.id):
                 self._lost_by_peer(tunnel)
-        for other in self._of_same_peer(channel):
-            if other is not channel:
-                self._phase1.end(other, KeyingFailure.PHASE2_REFUSED, "the peer has rebooted")
 
     def close(self, now: float) -> None:
         """Delete everything. What is being negotiated fails; tunnels wait for the peers' confirmation as ever."""

@@ -29,6 +29,8 @@ class TunnelRecord:
         self.identity, self.keys, self.state = identity, tuple(keys), state
         self.gives_up = gives_up
         "When the negotiation must be over."
+        self.renewed = False
+        "It was begun anew once, because its keying channel had come to nothing."
         self.channel_id: ChannelId | None = None
         self.quick_mode: Exchange | None = None
         self.terms: Terms | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from oesvc.ike.v1.constants import VERSION, Flag
 from oesvc.ike.v1.errors import MalformedError
 
-KNOWN_FLAGS = Flag.ENCRYPTION | Flag.COMMIT | Flag.AUTHENTICATION
+KNOWN_FLAGS = int(Flag.ENCRYPTION | Flag.COMMIT | Flag.AUTHENTICATION)
 LAYOUT = struct.Struct(">8s8sBBBBLL")
 
 
