@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.protocol import Factory
@@ -20,7 +20,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from oesvc.dns.answer import Name
 from oesvc.dns.failures import Indeterminate, MalformedData
 from oesvc.dns.records import type_text
-from oesvc.dns.sockets import Endpoint, PrepareSocket, connect_tcp, connect_udp
+from oesvc.dns.sockets import ConnectedDatagrams, Endpoint, PrepareSocket, connect_tcp
 from oesvc.dns.wire import (
     Flag,
     Message,
@@ -68,7 +68,6 @@ class Fetcher:
         self._prepare, self._observer = prepare, observer
         self._waiting: dict[tuple[Name, int, Style], list[Deferred[Message]]] = {}
         self._asking: set[Deferred[Message]] = set()
-        self._closing: set[Deferred[Any]] = set()
 
     def fetch(self, name: Name, rdtype: int, style: Style = VALIDATING) -> "Deferred[Message]":
         """An answer, of whatever code; fails with Indeterminate and nothing else."""
@@ -83,11 +82,10 @@ class Fetcher:
         asking.addBoth(self._deliver, key, asking)
         return answer
 
-    def close(self) -> "Deferred[None]":
-        """Give up what is under way; fires when all sockets are closed."""
+    def close(self) -> None:
+        """Give up what is under way."""
         for asking in list(self._asking):
             asking.cancel()
-        return DeferredList(list(self._closing)).addCallback(lambda _: None)
 
     def _deliver(self, result: Any, key: tuple[Name, int, Style], asking: "Deferred[Message]") -> None:
         self._asking.discard(asking)
@@ -134,11 +132,11 @@ class Fetcher:
             return write_query(identifier, name, rdtype, style.flags, dnssec_ok=style.dnssec_ok, payload=UDP_PAYLOAD)
 
         datagrams = _DatagramQuery(self._reactor, compose)
-        connect_udp(self._reactor, server, datagrams, self._prepare)
+        port = ConnectedDatagrams(self._reactor, server, datagrams, self._prepare)
         try:
             data = yield datagrams.query(server, [], patience)
         finally:
-            self._stop(datagrams)
+            port.stopListening()
         if is_truncated(data):
             data = yield self._exchange_tcp(server, compose(secrets.randbelow(1 << 16)), patience)
         return data
@@ -149,13 +147,6 @@ class Fetcher:
         factory.noisy = False
         connected = connect_tcp(self._reactor, server, factory, self._prepare)
         return connected.addCallback(lambda _: stream.answer).addTimeout(max(patience, MIN_TCP_PATIENCE), self._reactor)
-
-    def _stop(self, datagrams: "_DatagramQuery") -> None:
-        if datagrams.transport is None:
-            return  # the kernel reported an error, and the reactor has closed the port
-        stopped = maybeDeferred(datagrams.transport.stopListening)
-        self._closing.add(stopped)
-        stopped.addBoth(lambda _: self._closing.discard(stopped))
 
 
 class _DatagramQuery(DNSDatagramProtocol):

@@ -109,9 +109,10 @@ class ValidatingResolver:
         return gatherResults([self.look_up(apex, RecordType.DNSKEY) for apex in APEXES])
 
     def close(self) -> "Deferred[None]":
-        """Look-ups under way end as INDETERMINATE; fires when all sockets are closed."""
+        """Look-ups under way end as INDETERMINATE."""
         self._closed = True
-        return self._fetcher.close()
+        self._fetcher.close()
+        return succeed(None)
 
     def _judge(self) -> Judge:
         if self._config.mode is Mode.VALIDATE:

@@ -1,17 +1,18 @@
 """Sockets that are prepared before they speak, handed to the reactor: the daemon's own traffic must not fall under its
 own policy, so a hook sees every socket before its first datagram.
 
-Only public interfaces of Twisted: IReactorSocket, IReactorUDP's transport, IReactorFDSet.
+Only public interfaces of Twisted: IReactorFDSet and IReactorSocket.
 """
 
 import errno
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory
 
 PrepareSocket = Callable[[socket.socket], None]
@@ -19,26 +20,12 @@ Endpoint = tuple[str, int]
 "Address (not a name) and port."
 
 _MAX_DATAGRAM = 65535
+_BURST = 64
+"Datagrams read in one turn of the reactor: a flood must not keep it from its other work."
 
 
 def leave_as_is(sock: socket.socket) -> None:
     """For processes whose traffic needs no bypass."""
-
-
-def connect_udp(reactor: Any, server: Endpoint, protocol: DatagramProtocol, prepare: PrepareSocket) -> None:
-    """A new socket for `protocol`, on a port of the kernel's choice, connected: the kernel drops other senders.
-
-    Raises OSError when there is no way to the server.
-    """
-    sock = _new_socket(server, socket.SOCK_DGRAM, prepare)
-    try:
-        sock.connect(server)
-        # The reactor duplicates the descriptor.
-        port = reactor.adoptDatagramPort(sock.fileno(), sock.family, protocol, maxPacketSize=_MAX_DATAGRAM)
-    finally:
-        sock.close()
-    # Once more, so that Twisted knows: it then reports refusals and takes datagrams without an address.
-    port.connect(*server)
 
 
 def connect_tcp(reactor: Any, server: Endpoint, factory: "Factory[Any]", prepare: PrepareSocket) -> "Deferred[None]":
@@ -65,6 +52,60 @@ def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> socket.s
         sock.close()
         raise
     return sock
+
+
+class ConnectedDatagrams(FileDescriptor):
+    """A protocol's transport to one peer, on a port of the kernel's choice; the kernel drops what others send.
+
+    Twisted's own UDP port would write two lines to the log for each query, bind before it connects, and close only
+    in a later turn of the reactor.
+    """
+
+    reactor: Any
+
+    def __init__(self, reactor: Any, server: Endpoint, protocol: DatagramProtocol, prepare: PrepareSocket) -> None:
+        """OSError when there is no way to the server."""
+        super().__init__(reactor)
+        self._server, self._protocol = server, protocol
+        self._socket = _new_socket(server, socket.SOCK_DGRAM, prepare)
+        try:
+            self._socket.connect(server)
+        except OSError:
+            self._socket.close()
+            raise
+        protocol.makeConnection(cast(IUDPTransport, self))
+        self.startReading()
+
+    def write(self, data: bytes) -> None:
+        self._socket.send(data)
+
+    def stopListening(self) -> None:  # noqa: N802 - IListeningPort's name
+        """Close, once."""
+        if self.fileno() >= 0:
+            self.stopReading()
+            self._socket.close()
+            self._protocol.doStop()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """The reactor: datagrams are there, or the kernel has an ICMP error to report."""
+        for _ in range(_BURST):
+            try:
+                data = self._socket.recv(_MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._protocol.connectionRefused()
+                return
+            self._protocol.datagramReceived(data, self._server)
+            if self.fileno() < 0:
+                return
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor: epoll reports an ICMP error without anything to read."""
+        self.stopListening()
 
 
 class _Attempt(FileDescriptor):

@@ -1,5 +1,6 @@
 """Real parts: the tree on nsd, behind unbound as a plain and as a validating resolver, on loopback addresses."""
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,16 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from oesvc.dns.anchors import read_anchors
-from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from tests.dns.tree import ZONES
 from tests.zones import Endpoint, ZoneTree, build_tree, nsd_conf, unbound_conf
-
-NSD: Endpoint = ("127.0.0.10", 5310)
-PLAIN: Endpoint = ("127.0.0.54", 5310)
-"unbound that hands on what it finds"
-ORACLE: Endpoint = ("127.0.0.53", 5310)
-"unbound that validates"
 
 
 @dataclass(frozen=True)
@@ -29,9 +22,12 @@ class Servers:
     directory: Path
     tree: ZoneTree
     anchor: Path
-    authority: Endpoint = NSD
-    plain: Endpoint = PLAIN
-    oracle: Endpoint = ORACLE
+    authority: Endpoint
+    "nsd"
+    plain: Endpoint
+    "unbound that hands on what it finds"
+    oracle: Endpoint
+    "unbound that validates"
 
 
 @pytest.fixture(scope="session")
@@ -40,30 +36,23 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     tree = build_tree(directory, ZONES)
     anchor = directory / "anchor"
     anchor.write_text(tree.anchor + "\n")
-    stubs = [(name, NSD) for name in tree.files]
+    authority, plain, oracle = endpoints = [_unused(address) for address in ("127.0.0.10", "127.0.0.54", "127.0.0.53")]
+    stubs = [(name, authority) for name in tree.files]
     configurations = {
-        "nsd": nsd_conf(directory, tree, [NSD]),
-        "unbound-plain": unbound_conf(directory, [PLAIN], stubs=stubs),
-        "unbound-oracle": unbound_conf(directory, [ORACLE], stubs=stubs, anchor=anchor),
+        "nsd": nsd_conf(directory, tree, [authority]),
+        "unbound-plain": unbound_conf(directory, [plain], stubs=stubs),
+        "unbound-oracle": unbound_conf(directory, [oracle], stubs=stubs, anchor=anchor),
     }
     running = [_start(directory, name, text) for name, text in configurations.items()]
     try:
-        for process, endpoint in zip(running, (NSD, PLAIN, ORACLE), strict=True):
+        for process, endpoint in zip(running, endpoints, strict=True):
             _wait_until_answering(process, endpoint)
-        yield Servers(directory, tree, anchor)
+        yield Servers(directory, tree, anchor, authority, plain, oracle)
     finally:
         for process in running:
             process.terminate()
         for process in running:
             process.wait(10)
-
-
-@pytest.fixture
-def resolver(servers: Servers) -> Iterator[ValidatingResolver]:
-    """A validating resolver with cold caches behind the plain unbound."""
-    cold = ValidatingResolver(DnsConfig((PLAIN,), read_anchors([servers.anchor])), reactor)
-    yield cold
-    await_result(cold.close())
 
 
 def await_result(deferred: "Deferred[Any]", patience: float = 30.0) -> Any:
@@ -79,6 +68,13 @@ def await_result(deferred: "Deferred[Any]", patience: float = 30.0) -> Any:
     if isinstance(results[0], Failure):
         results[0].raiseException()
     return results[0]
+
+
+def _unused(address: str) -> Endpoint:
+    """A port that is free: other sessions run these tests on the same host."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind((address, 0))
+        return address, sock.getsockname()[1]
 
 
 def _start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[bytes]":

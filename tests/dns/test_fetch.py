@@ -5,7 +5,7 @@ import struct
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.protocols.basic import Int16StringReceiver
 
@@ -53,8 +53,8 @@ def world():
     opened = []
 
     class World:
-        tries = (0.2, 0.2, 0.2)
-        told = []
+        def __init__(self):
+            self.tries, self.told = (0.2, 0.2, 0.2), []
 
         def server(self, behaviour, interface="127.0.0.1", port=0):
             protocol = Server(behaviour)
@@ -75,9 +75,8 @@ def world():
         def fetch(self, *endpoints, **options):
             return await_result(self.fetcher(*endpoints, **options).fetch(NAME, RecordType.TXT))
 
-    World.told = []
     yield World()
-    await_result(gatherResults([stop() for stop in opened if stop is not None]))
+    await_result(gatherResults([maybeDeferred(stop) for stop in opened]))
 
 
 def text_of(message):
@@ -224,7 +223,7 @@ def test_closing_ends_what_is_under_way(world):
     _, endpoint = world.server(lambda query: [])
     fetcher = world.fetcher(endpoint)
     waiting = fetcher.fetch(NAME, RecordType.TXT, VALIDATING)
-    await_result(fetcher.close())
+    fetcher.close()
     with pytest.raises(Indeterminate, match="closed"):
         await_result(waiting)
     assert [call for call in reactor.getDelayedCalls() if call.getTime() > reactor.seconds() + 500] == []

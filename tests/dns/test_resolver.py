@@ -27,8 +27,8 @@ def make(servers):
     class Made:
         def __init__(self, endpoint=None, **values):
             config = {"servers": (endpoint or servers.plain,), "anchors": read_anchors([servers.anchor]), **values}
-            self.ahead, self.diary = 0.0, []
-            self.resolver = ValidatingResolver(DnsConfig(**config), reactor, clock=lambda: time.time() + self.ahead,
+            self.now, self.diary = time.time(), []
+            self.resolver = ValidatingResolver(DnsConfig(**config), reactor, clock=lambda: self.now,
                                                observer=lambda *event: self.diary.append(event))
             made.append(self.resolver)
 
@@ -56,12 +56,13 @@ def silent():
 
 @pytest.mark.conformance("C-2.3.1-05")
 @pytest.mark.conformance("C-5.2-01")
-def test_the_delegation_record_of_an_address(make):
-    answer = make().look_up("66.0.2.192.in-addr.arpa")
+def test_the_delegation_record_of_an_address(make, servers):
+    resolver = make(servers.authority)
+    answer = resolver.look_up("66.0.2.192.in-addr.arpa")
     assert (answer.kind, answer.status) == (AnswerKind.DATA, SECURE)
     assert [parse_txt(rdata).decode() for rdata in answer.rdatas] == [OE]
     assert answer.canonical == answer.name
-    assert 3500 < answer.expires - time.time() <= 3600
+    assert answer.expires == resolver.now + 3600
     assert answer.reason == "signed by 2.192.in-addr.arpa. under the trust anchor of ."
 
 
@@ -104,32 +105,32 @@ def test_an_answer_is_remembered_until_its_time_is_over(make):
     resolver = make()
     first = resolver.look_up("66.0.2.192.in-addr.arpa")
     resolver.queries()
-    resolver.ahead = first.expires - time.time() - 5
+    resolver.now = first.expires - 5
     assert resolver.look_up("66.0.2.192.in-addr.arpa") is first and not resolver.queries()
-    resolver.ahead += 10
+    resolver.now += 10
     assert resolver.look_up("66.0.2.192.in-addr.arpa").expires > first.expires
     assert resolver.queries()
 
 
-def test_an_absence_is_remembered_as_long_as_the_soa_says(make):
+def test_an_absence_is_remembered_as_long_as_the_soa_says(make, servers):
+    resolver = make(servers.authority)
     for name, seconds in (("77.2.192.in-addr.arpa", 300), ("1.ip6.arpa", 60)):
-        answer = make().look_up(name)
+        answer = resolver.look_up(name)
         assert answer.kind is AnswerKind.NXDOMAIN and answer.status is SECURE
-        assert seconds - 40 < answer.expires - time.time() <= seconds
+        assert answer.expires == resolver.now + seconds
 
 
 @pytest.mark.conformance("C-3.2.5-13")
 def test_no_answer_outlives_a_signature(make):
     resolver = make()
-    resolver.ahead = 30 * 86400 - 1800
+    resolver.now += 30 * 86400 - 1800
     answer = resolver.look_up("1.2.192.in-addr.arpa")
-    assert answer.status is SECURE and answer.expires - time.time() - resolver.ahead <= 1800
-    resolver.ahead += 1801
+    assert answer.status is SECURE and answer.expires <= resolver.now + 1800
+    resolver.now += 1801
     late = resolver.look_up("1.2.192.in-addr.arpa")
     assert late.status is BOGUS and "expired on" in late.reason
-    assert make(clock_skew=0).look_up("1.2.192.in-addr.arpa").status is SECURE
     skewed = make(clock_skew=3600)
-    skewed.ahead = resolver.ahead
+    skewed.now = resolver.now
     assert skewed.look_up("1.2.192.in-addr.arpa").status is SECURE
 
 
@@ -137,9 +138,9 @@ def test_no_answer_outlives_a_signature(make):
 def test_failures_are_remembered_for_a_short_time(make):
     resolver = make()
     bogus = resolver.look_up("1.7.30.in-addr.arpa")
-    assert bogus.status is BOGUS and 50 < bogus.expires - time.time() <= 60
+    assert bogus.status is BOGUS and bogus.expires == resolver.now + 60
     loop = resolver.look_up("loop.2.192.in-addr.arpa")
-    assert loop.status is INDETERMINATE and loop.expires - time.time() <= 5
+    assert loop.status is INDETERMINATE and loop.expires == resolver.now + 5
     resolver.queries()
     resolver.look_up("1.7.30.in-addr.arpa")
     assert resolver.queries() == []
@@ -158,11 +159,10 @@ def test_the_same_look_up_at_the_same_time_is_one(make):
 @pytest.mark.conformance("C-9.1-01")
 def test_a_hundred_look_ups_at_a_silent_server_time_out_together(make, silent):
     resolver = make(silent, tries=(600.0,), patience=0.3)
-    began = reactor.seconds()
     answers = await_result(gatherResults([
         resolver.resolver.look_up(parse_name(f"{host}.2.192.in-addr.arpa"), TXT) for host in range(100)]))
-    assert {answer.status for answer in answers} == {INDETERMINATE}
-    assert reactor.seconds() - began < 30
+    assert {(answer.status, answer.reason) for answer in answers} == {
+        (INDETERMINATE, "no answer within 0.3 seconds")}
 
 
 def test_the_diary_tells_queries_and_verdicts_in_order(make):
