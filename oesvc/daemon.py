@@ -98,13 +98,13 @@ class KeyingDaemon:
 
     def tell(self, connection: Connection, event: ev.Event) -> None:
         """Hand an event to a connection and do what it then asks for."""
-        before = connection.state
+        before = connection.settled_state
         try:
             todo = connection.handle(event, self._clock.seconds())
         except UnexpectedEventError as late:
             self.log.debug("{late}: too late to matter", late=late)
             return
-        if connection.state is not before:
+        if connection.settled_state is not before:
             text = f"{connection.state.value}: {connection.reason}"
             self._note(connection.flow, text)
             self.log.info("{flow}: {text}", flow=connection.flow, text=text)

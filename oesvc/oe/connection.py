@@ -81,6 +81,11 @@ class Connection:
         return self.line.connection_class
 
     @property
+    def settled_state(self) -> State:
+        """Its state; while it is under review, the one that is reviewed."""
+        return self.state_under_review if self.state is State.EXPIRING else self.state
+
+    @property
     def gateways(self) -> Flow | None:
         """The outer addresses of its tunnel, ours as the source."""
         return self._gateways if self.tunnel is not None else None
