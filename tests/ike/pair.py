@@ -10,7 +10,6 @@ from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from oesvc.ike.crypto.signatures import public_key_of
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import KeysWanted, MessageSeen, SasReady, TunnelId, TunnelProposed, Way
 from oesvc.ike.identity import AddressIdentity, Identity
@@ -19,6 +18,7 @@ from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.keys import key_pair as keys
 
 LATENCY = 0.01
 SG_A, SG_B = ip_address("192.1.1.4"), ip_address("192.1.1.5")
@@ -33,7 +33,7 @@ def private_key(name: str, bits: int = 2048) -> rsa.RSAPrivateKey:
 
 
 def public_key(name: str) -> RsaPublicKey:
-    return public_key_of(private_key(name))
+    return keys.public_key(private_key(name))
 
 
 def entropy(seed: object) -> Callable[[int], bytes]:

@@ -269,6 +269,7 @@ def test_quick_mode_is_refused_with_the_reason_and_the_right_authenticated_notif
     assert pair.a.messages()[-1] == pair.b.messages()[-1], "the initiator takes it as authentic"
 
 
+@pytest.mark.conformance("C-4.6.2-07")
 def test_esp_with_compression_is_not_half_accepted_but_the_same_without_it_is():
     def proposal(number: int, protocol: int, transform: int) -> Proposal:
         return Proposal(number, protocol, b"\1\2\3\4" if protocol == Protocol.ESP else b"\1\2", (Transform(

@@ -33,12 +33,6 @@ else:
         return key.sign(digest, padding.PKCS1v15(), NoDigestInfo())
 
 
-def public_key_of(key: rsa.RSAPrivateKey) -> RsaPublicKey:
-    """The public half as the DNS carries it."""
-    numbers = key.public_key().public_numbers()
-    return RsaPublicKey(numbers.e, numbers.n)
-
-
 def key_that_verifies(keys: Iterable[RsaPublicKey], digest: bytes, signature: bytes) -> RsaPublicKey | None:
     """The first of several keys that a signature of `digest` was made with, if there is one."""
     return next((key for key in keys if _verifies(key, digest, signature)), None)

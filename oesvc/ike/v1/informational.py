@@ -76,12 +76,6 @@ def names(message: Message) -> list[str]:
             + ["delete" for _ in deletions(message)])
 
 
-def has_keys(channel: Channel) -> bool:
-    """Whether phase 1 has come to the point where messages can be encrypted."""
-    return channel.standing is not None or isinstance(channel.main_mode.stage,
-                                                      IdentitySent | ValueAnswered | Claimed)
-
-
 def _keys(channel: Channel) -> tuple[Secrets, bytes]:
     """The secrets, and the last block of phase 1 so far. Raises UnexpectedError when there are none yet."""
     if channel.standing:

@@ -50,9 +50,9 @@ class Phase2:
         self._send(tunnel, channel, outcome, now, repeat=True)
 
     def unanswered(self, channel: Channel) -> list[TunnelRecord]:
-        """Tunnels of ours about whose proposal under this channel the peer has not said anything yet."""
+        """Tunnels that we have proposed under this channel and that the peer has not answered yet."""
         return [tunnel for tunnel in channel.quick_modes.values() if tunnel.channel_id == channel.id
-                and (exchange := tunnel.quick_mode) and exchange.error is None and isinstance(exchange.stage, Proposed)]
+                and tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, Proposed)]
 
     def withdraw(self, tunnel: TunnelRecord) -> None:
         """Forget a negotiation, so that the tunnel can begin another one."""
@@ -103,7 +103,7 @@ class Phase2:
         self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
 
     def refuse(self, tunnel: TunnelRecord) -> None:
-        """The owner does not authorize a proposed tunnel."""
+        """The owner does not authorize a proposed tunnel: the peer is told so by an authenticated notify."""
         channel, exchange = self._channel(tunnel), tunnel.quick_mode
         if not channel or not exchange or not isinstance(exchange.stage, ToAuthorize):
             return
