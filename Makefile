@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-lab lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-lab check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -45,6 +45,9 @@ lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md
 
 conformance:  ## write docs/conformance.md anew from the marks on the tests
 	$(PYTHON) tools/conformance
+
+check-deb: deb  ## install, use, remove and purge that package, on overlays of this machine's files
+	@tools/try-package
 
 deb:  ## build the Debian package in .cache/deb
 	@tools/setup-lab debian
