@@ -23,12 +23,14 @@ from oesvc.dns.local_zones import local_zone
 from oesvc.dns.name import ancestors, is_below, name_text
 from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
 from oesvc.dns.records import Dnskey, Ds, RecordType, parse_dnskey, parse_ds, type_text
-from oesvc.dns.signatures import Verified, delegated_keys, parse_signatures, strongest, verify
+from oesvc.dns.signatures import MAX_DELEGATION_SIGNERS, Verified, delegated_keys, parse_signatures, strongest, verify
 from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
 
 # Our choice
 MAX_ZONES = 2000
 MAX_CUTS = 5000
+MAX_KEYS = 32
+"Of one zone; with roll-overs in all its algorithms under way it has eight."
 BOGUS_TTL = 60
 "Seconds for which a zone found bogus is not tried again."
 LOCAL_ZONE_TTL = 3600
@@ -268,6 +270,8 @@ def _asked_side(name: Name, rdtype: int) -> Name:
 
 
 def _keys_in(rrset: RRset) -> tuple[Dnskey, ...]:
+    if len(rrset.rdatas) > MAX_KEYS:
+        raise Bogus(f"{name_text(rrset.owner)} has {len(rrset.rdatas)} keys, more than {MAX_KEYS} are not looked at")
     return tuple(parse_dnskey(rdata) for rdata in rrset.rdatas)
 
 
@@ -276,8 +280,8 @@ def _cut_shown(rrset: RRset, proof: Proof) -> Cut:
         return Cut(CutKind.UNSIGNED, proof)
     if rrset.rdtype == RecordType.CNAME:
         return Cut(CutKind.NONE, proof)
-    delegation = tuple(parse_ds(rdata) for rdata in rrset.rdatas)
-    if not strongest(delegation):
+    delegation = tuple(strongest([parse_ds(rdata) for rdata in rrset.rdatas])[:MAX_DELEGATION_SIGNERS])
+    if not delegation:
         reason = f"{name_text(rrset.owner)} is signed only with algorithms that are not known here"
         return Cut(CutKind.UNSIGNED, Unsigned(reason, proof.expires))
     return Cut(CutKind.SIGNED, proof, delegation)

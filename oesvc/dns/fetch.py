@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, fail, inlineCallbacks
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.protocol import Factory
@@ -38,6 +38,10 @@ UDP_PAYLOAD = 1232
 "Our choice, as resolvers' authors agreed in 2020: fits an unfragmented datagram everywhere."
 MIN_TCP_PATIENCE = 2.0
 "Seconds."
+MAX_SOCKETS = 200
+"At the same time: a process may commonly have 1024 files open."
+MAX_WAITING = 2000
+"Questions at the same time, those that wait for a socket included; more are turned away."
 
 _ANSWERS = (Rcode.NOERROR, Rcode.NXDOMAIN, Rcode.YXDOMAIN)
 _SILENCE = (DNSQueryTimeoutError, DeferredTimeout)
@@ -68,6 +72,7 @@ class Fetcher:
         self._prepare, self._observer = prepare, observer
         self._waiting: dict[tuple[Name, int, Style], list[Deferred[Message]]] = {}
         self._asking: set[Deferred[Message]] = set()
+        self._sockets = DeferredSemaphore(MAX_SOCKETS)
 
     def fetch(self, name: Name, rdtype: int, style: Style = VALIDATING) -> "Deferred[Message]":
         """An answer, of whatever code; fails with Indeterminate and nothing else."""
@@ -76,6 +81,8 @@ class Fetcher:
         if key in self._waiting:
             self._waiting[key].append(answer)
             return answer
+        if len(self._waiting) >= MAX_WAITING:
+            return fail(Indeterminate(f"more than {MAX_WAITING} questions are waiting for an answer"))
         self._waiting[key] = [answer]
         asking = self._ask(name, rdtype, style)
         self._asking.add(asking)
@@ -101,7 +108,7 @@ class Fetcher:
                 continue
             self._observer(name, rdtype, f"query to {server[0]}")
             try:
-                data = yield self._exchange(server, name, rdtype, style, patience)
+                data = yield self._sockets.run(self._exchange, server, name, rdtype, style, patience)
                 message = parse_message(data)
             except _SILENCE:
                 problems[server] = "did not answer"

@@ -23,6 +23,8 @@ from oesvc.dns.upstream import Upstream
 from oesvc.dns.validator import INDETERMINATE_TTL, Judge, Validator
 
 MAX_ANSWERS = 10000
+MAX_REMEMBERED = 4096
+"Octets of an answer that is remembered: some delegations with large keys. The cache stays below 50 MB."
 APEXES = tuple(parse_name(name) for name in (".", "arpa.", "in-addr.arpa.", "ip6.arpa."))
 "What every look-up in the reverse map goes through."
 
@@ -120,7 +122,8 @@ class ValidatingResolver:
         return Upstream(self._fetcher, self._clock, believe=self._config.mode is Mode.TRUST_AD)
 
     def _deliver(self, answer: Answer) -> None:
-        self._answers.put((answer.name, answer.rdtype), answer, answer.expires)
+        if sum(map(len, answer.rdatas)) <= MAX_REMEMBERED:
+            self._answers.put((answer.name, answer.rdtype), answer, answer.expires)
         self._observer(answer.name, answer.rdtype,
                        f"{answer.status.value}: {answer.kind.value}, {answer.reason}")
         for waiting in self._waiting.pop((answer.name, answer.rdtype)):

@@ -23,6 +23,7 @@ _DIGESTS = {1: hashlib.sha1, 2: hashlib.sha256, 4: hashlib.sha384}
 MAX_KEYS_PER_SIGNATURE = 4
 MAX_TRIES_PER_RRSET = 8
 MAX_DELEGATION_SIGNERS = 16
+"DS records of one zone that are looked at."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def verify(rrset: RRset, zone: Name, keys: Sequence[Dnskey], now: float, budget:
 
 def delegated_keys(zone: Name, keys: Sequence[Dnskey], delegation: Sequence[Ds]) -> list[Dnskey]:
     """Those of the zone's keys that its DS records name (RFC 4035 section 5.2)."""
-    named = strongest(delegation)[:MAX_DELEGATION_SIGNERS]
+    named = strongest(delegation)
     return [key for key in keys if key.may_sign and any(is_delegated_to(key, zone, ds) for ds in named)]
 
 

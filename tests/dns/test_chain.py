@@ -181,6 +181,30 @@ def test_resolvers_that_answer_for_private_addresses_themselves_are_not_attacker
     assert verdict(name).status is status
 
 
+def test_a_ladder_of_signers_is_left_after_a_bounded_number_of_zones(impostor, verdict):
+    def lead_up(name, rdtype):
+        rdata = {T.DS: b"\0\1\x0d\2" + b"d" * 32, T.DNSKEY: b"\1\1\3\x0d" + b"k" * 64}.get(rdtype, b"\1x")
+        signer = name[1:] if rdtype == T.DS else name
+        signature = struct.pack("!HBBIIIH", rdtype, 13, len(name), 60, 2**31, 0, 1) + to_wire(signer) + b"signature"
+        return succeed(answer(RRset(name, rdtype, 60, (rdata,), (signature,))))
+
+    impostor.fetch = lead_up
+    given_up = verdict(".".join("x" * 100))
+    assert given_up.status is INDETERMINATE and given_up.reason.startswith("given up after")
+
+
+@pytest.mark.parametrize("count, status", [(32, SECURE), (33, BOGUS)])
+def test_more_keys_than_any_zone_has_are_not_looked_at(impostor, verdict, count, status):
+    zone, key, now = parse_name("arpa"), ZoneKey(0x0101), int(time.time())
+    others = tuple(ZoneKey().dnskey.rdata for _ in range(count - 1))
+    root = TrustAnchor(zone, keys=(key.dnskey,))
+    impostor.instead[zone, T.DNSKEY] = answer(key.sign(
+        zone, T.DNSKEY, (key.dnskey.rdata, *others), zone, inception=now - 9, expiration=now + 9))
+    impostor.instead[(b"x", *zone), T.TXT] = answer(key.sign(
+        (b"x", *zone), T.TXT, (b"\1x",), zone, inception=now - 9, expiration=now + 9))
+    assert verdict("x.arpa", anchors=(root,)).status is status
+
+
 def test_a_resolver_that_always_leads_on_is_left_after_a_bounded_number_of_queries(impostor, verdict):
     asked = []
 

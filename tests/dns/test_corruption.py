@@ -13,7 +13,7 @@ from oesvc.dns.name import parse_name
 from tests.dns.raw import Player, Recorder, judge
 
 SECURE, INSECURE, BOGUS, INDETERMINATE = SecurityStatus
-CHAINS = 5000
+CHAINS = 4000
 NAMES = ("1.2.192.in-addr.arpa.", "9.2.192.in-addr.arpa.", "77.2.192.in-addr.arpa.", "x.wild.2.192.in-addr.arpa.",
          "1.1.192.in-addr.arpa.", "77.3.192.in-addr.arpa.", "3.3.192.in-addr.arpa.", "y.x.wild.3.192.in-addr.arpa.",
          "5.0.20.in-addr.arpa.", "8.0.20.in-addr.arpa.", "1.x.0.20.in-addr.arpa.",

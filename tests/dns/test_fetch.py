@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 from twisted.internet import reactor
@@ -10,7 +11,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.protocols.basic import Int16StringReceiver
 
 from oesvc.dns.failures import Indeterminate
-from oesvc.dns.fetch import VALIDATING, Fetcher
+from oesvc.dns.fetch import MAX_SOCKETS, MAX_WAITING, VALIDATING, Fetcher
 from oesvc.dns.name import parse_name
 from oesvc.dns.records import RecordType
 from oesvc.dns.sockets import leave_as_is
@@ -185,6 +186,26 @@ def test_the_same_question_at_the_same_time_is_asked_once(world):
     await_result(fetcher.fetch(NAME, RecordType.TXT))
     assert len(server.diary) == 2
     assert world.told == [(NAME, RecordType.TXT, "query to 127.0.0.1")] * 2
+
+
+def test_a_crowd_shares_a_bounded_number_of_sockets_and_is_bounded_itself(world):
+    def count_and_answer(query):
+        counts.append(open_files())
+        return [reply(query)]
+
+    counts, world.tries = [], (60.0,)
+    server, endpoint = world.server(count_and_answer)
+    fetcher, before = world.fetcher(endpoint), open_files()
+    crowd = [fetcher.fetch((b"%d" % number, *NAME), RecordType.TXT) for number in range(MAX_WAITING)]
+    with pytest.raises(Indeterminate, match="more than 2000 questions"):
+        await_result(fetcher.fetch(NAME, RecordType.TXT))
+    assert len(await_result(gatherResults(crowd))) == len(server.diary) == MAX_WAITING
+    assert max(counts) <= before + MAX_SOCKETS
+    assert open_files() <= before
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_every_socket_is_prepared_before_it_speaks(world):

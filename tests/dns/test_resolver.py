@@ -135,6 +135,14 @@ def test_no_answer_outlives_a_signature(make):
 
 
 @pytest.mark.conformance("C-9.1-04")
+def test_large_answers_are_not_remembered(make):
+    resolver = make()
+    resolver.look_up("2.2.192.in-addr.arpa")
+    resolver.queries()
+    resolver.look_up("2.2.192.in-addr.arpa")
+    assert resolver.queries() == [(parse_name("2.2.192.in-addr.arpa"), TXT)]
+
+
 def test_failures_are_remembered_for_a_short_time(make):
     resolver = make()
     bogus = resolver.look_up("1.7.30.in-addr.arpa")
