@@ -16,7 +16,7 @@ PORT = 9999
 A_TO_B = {"gateways": [SG_A, SG_B]}
 B_TO_A = {"gateways": [SG_B, SG_A]}
 CONFIG_A = {"clients": ["192.1.0.0/24", "2001:db8:1::/64"], "own": [SG_A, address_of("sg-a", 6)], "inside": ["lan0"],
-            "never_clear": ["192.1.1.128/25"], "resolver_sources": ["192.1.0.102/32"], "idle_seconds": 2}
+            "never_clear": ["192.1.1.128/25"], "resolver_sources": ["192.1.0.102/32"], "idle_seconds": 2, "icmp_on_deny": True}
 CONFIG_B = {"clients": ["192.2.0.0/24", "2001:db8:2::/64"], "own": [SG_B, address_of("sg-b", 6)]}
 
 
@@ -69,9 +69,17 @@ class Plane:
             time.sleep(0.1)
 
     def held(self) -> int:
+        """How many datagrams wait in the queue."""
+        return self._queue_column(2)
+
+    def queued(self) -> int:
+        """How many datagrams have been put into the queue so far."""
+        return self._queue_column(7)
+
+    def _queue_column(self, number: int) -> int:
         with self.host.entered():
             rows = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
-        return sum(int(row.split()[2]) for row in rows)
+        return sum(int(row.split()[number]) for row in rows)
 
     def kill(self) -> None:
         """End it without a chance to tidy up."""

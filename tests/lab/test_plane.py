@@ -1,6 +1,7 @@
 """The forwarding plane alone on real kernels: no IKE, a test plays the daemon (RFC 4322 sections 3.1 and 12.1)."""
 
 import itertools
+import re
 import socket
 import time
 from collections import defaultdict
@@ -73,6 +74,21 @@ def received(sock: socket.socket, count: int, settle: float = 1.0) -> list[str]:
             texts.append(sock.recv(2000).decode())
         except TimeoutError:
             return texts
+
+
+def talk(client: Host, server: Host, address: str) -> None:
+    """A TCP connection that carries a word."""
+    with server.socket(kind=socket.SOCK_STREAM) as listening, client.socket(kind=socket.SOCK_STREAM) as sock:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, PORT))
+        listening.listen()
+        sock.settimeout(20)
+        sock.connect((address, PORT))
+        sock.sendall(b"through")
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(20)
+            assert accepted.recv(100) == b"through"
 
 
 def clear(packets: list[Packet], *addresses: str) -> list[str]:
@@ -152,17 +168,8 @@ def test_a_tcp_connection_through_a_new_flow_needs_no_second_syn(
     b.order("key", flow=[BOB, ALICE], **B_TO_A)
     a.rule("0.0.0.0/0", verdict, 0.2)
     syn = "tcp[tcpflags] == tcp-syn"
-    with net.capture("net-a", syn) as tap, net[server].socket(kind=socket.SOCK_STREAM) as listening:
-        listening.bind((address, PORT))
-        listening.listen()
-        with net["alice"].socket(kind=socket.SOCK_STREAM) as sock:
-            sock.settimeout(20)
-            sock.connect((address, PORT))
-            sock.sendall(b"through")
-            accepted, _ = listening.accept()
-            with accepted:
-                accepted.settimeout(20)
-                assert accepted.recv(100) == b"through"
+    with net.capture("net-a", syn) as tap:
+        talk(net["alice"], net[server], address)
     assert len(tap.end()) == 1
 
 
@@ -188,17 +195,8 @@ def test_a_tcp_connection_of_the_gateway_itself_is_encrypted_from_its_first_syn(
         net: Network, a: Plane, b: Plane) -> None:
     b.order("key", flow=[BOB, SG_A], **B_TO_A)
     a.rule("0.0.0.0/0", "ENCRYPT", 0.2)
-    with net.capture("internet") as tap, net["bob"].socket(kind=socket.SOCK_STREAM) as listening:
-        listening.bind((BOB, PORT))
-        listening.listen()
-        with net["sg-a"].socket(kind=socket.SOCK_STREAM) as sock:
-            sock.settimeout(20)
-            sock.connect((BOB, PORT))
-            sock.sendall(b"through")
-            accepted, _ = listening.accept()
-            with accepted:
-                accepted.settimeout(20)
-                assert accepted.recv(100) == b"through"
+    with net.capture("internet") as tap:
+        talk(net["sg-a"], net["bob"], BOB)
     seen = tap.end()
     assert clear(seen, BOB) == []
     assert any(packet.is_esp for packet in seen)
@@ -227,7 +225,6 @@ def test_an_ipv6_tunnel_between_ipv6_gateways_with_cbc_and_hmac(net: Network, a:
 
 
 def test_a_stream_never_shows_in_clear_while_its_tunnel_comes_and_goes(net: Network, a: Plane, b: Plane) -> None:
-    b.order("key", flow=[BOB, ALICE], **B_TO_A)
     flow = [ALICE, BOB]
     with net.capture("internet") as tap, receiver(net["bob"]) as sock, net["alice"].socket() as sender:
         def stream(number: int) -> None:
@@ -236,7 +233,8 @@ def test_a_stream_never_shows_in_clear_while_its_tunnel_comes_and_goes(net: Netw
 
         for number in range(10):
             stream(number)
-            a.order("key", flow=flow, generation=0, **A_TO_B)
+            b.order("key", flow=[BOB, ALICE], generation=number, **B_TO_A)
+            a.order("key", flow=flow, generation=number, **A_TO_B)
             stream(number)
             a.order("install", flow=flow, policy="HOLD")
             stream(number)
@@ -244,7 +242,7 @@ def test_a_stream_never_shows_in_clear_while_its_tunnel_comes_and_goes(net: Netw
             stream(number)
             a.order("install", flow=flow, policy="ENCRYPT", **A_TO_B)
             stream(number)
-            a.order("unkey", flow=flow, **A_TO_B)
+            a.order("unkey", flow=flow, generation=number, **A_TO_B)
             stream(number)
         texts = received(sock, 1)
     seen = tap.end()
@@ -378,7 +376,9 @@ def test_a_policy_that_somebody_configured_is_not_replaced(net: Network, a: Plan
     try:
         with pytest.raises(RuntimeError, match="File exists"):
             a.order("install", flow=[ALICE, CAROL], policy="PASS")
-        assert "action block priority 7" in net["sg-a"].xfrm("policy")
+        left = net["sg-a"].run(["ip", *f"xfrm policy get src {ALICE} dst {CAROL} dir out".split()]).stdout
+        assert "action block" in left
+        assert "priority 7 " in left
     finally:
         net["sg-a"].run(["ip", *f"xfrm policy delete src {ALICE} dst {CAROL} dir out".split()])
     send(net["alice"], ALICE, CAROL, "still held")
@@ -398,3 +398,71 @@ def test_a_flushed_ruleset_is_restored_with_the_flows_that_were_known(net: Netwo
         send(net["alice"], ALICE, CAROL, "held")
         a.wait_held(1)
     assert clear(tap.end(), ALICE, BOB) == []
+
+
+@pytest.mark.conformance("C-3.1.4-03")
+def test_a_denied_datagram_is_answered_only_where_that_is_wanted(net: Network, a: Plane, b: Plane) -> None:
+    for plane, client in ((a, ALICE), (b, BOB)):
+        plane.order("install", flow=[client, CAROL], policy="DENY")
+    prohibited = "icmp[0:2] == 0x030d"
+    with net.capture("net-a", prohibited) as at_a, net.capture("net-b", prohibited) as at_b:
+        for host, client, router in (("alice", ALICE, "192.1.0.1"), ("bob", BOB, "192.2.0.1")):
+            for _ in range(50):
+                send(net[host], client, CAROL, "denied")
+            assert net[host].ping(router) == 1
+    answers = at_a.end()
+    assert {packet.flow for packet in answers} == {("192.1.0.1", ALICE)}
+    assert 1 <= len(answers) < 50
+    assert at_b.end() == []
+
+
+@pytest.mark.conformance("C-3-02", "C-3.1.3-01")
+def test_datagrams_of_a_decided_flow_never_reach_the_daemon(net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.order("key", flow=[ALICE, BOB], **A_TO_B)
+    a.order("install", flow=[ALICE, CAROL], policy="PASS")
+    a.order("install", flow=[ALICE, OUTSIDE[0]], policy="DENY")
+    queued = a.queued()
+    with net["alice"].socket() as sock, receiver(net["bob"]) as bob, receiver(net["carol"]) as carol:
+        for number in range(1000):
+            for destination in (BOB, CAROL, OUTSIDE[0]):
+                sock.sendto(str(number).encode(), (destination, PORT))
+        assert len(received(bob, 1000)) == 1000
+        assert len(received(carol, 1000)) == 1000
+    assert a.queued() == queued
+
+
+@pytest.mark.conformance("C-12.1-02")
+def test_a_firewall_can_tell_opportunistic_tunnels_from_configured_ones(net: Network, a: Plane) -> None:
+    net["sg-a"].run(["nft", "-f", "-"], stdin="""
+        table ip test {
+          chain forward {
+            type filter hook forward priority 0;
+            ipsec in reqid 0xe0000001-0xefffffff counter comment "opportunistic"
+            ipsec in reqid 7 counter comment "configured"
+          }
+        }""")
+    a.order("key", flow=[ALICE, CAROL], gateways=[SG_A, CAROL])
+    a.order("lie", host_flow=[CAROL, ALICE], gateways=[CAROL, SG_A], namespace=net["carol"].namespace, wide=f"{ALICE}/32")
+    configured = f"src {FRANK} dst {SG_A} proto esp"
+    key = "aead rfc4106(gcm(aes)) 0x" + "17" * 20 + " 128"
+    try:
+        for host, reqid in (("sg-a", 7), ("frank", 9)):
+            net[host].run(["ip", *f"xfrm state add {configured} spi 7 mode tunnel reqid {reqid} {key}".split()])
+        net["frank"].run(["ip", *f"xfrm policy add dst {ALICE} dir out tmpl {configured} reqid 9 mode tunnel".split()])
+        net["sg-a"].run(["ip", *f"xfrm policy add src {FRANK} dst {ALICE} dir fwd tmpl {configured} reqid 7 "
+                         "mode tunnel".split()])
+        with receiver(net["alice"]) as sock:
+            for host, address in (("carol", CAROL), ("frank", FRANK), ("frank", FRANK)):
+                send(net[host], address, ALICE, host)
+            assert sorted(received(sock, 3)) == ["carol", "frank", "frank"]
+        counters = net["sg-a"].run(["nft", "list", "table", "ip", "test"]).stdout
+        assert re.findall(r'counter packets (\d+) .* comment "(\w+)"', counters) == [
+            ("1", "opportunistic"), ("2", "configured")]
+    finally:
+        net["sg-a"].run(["nft", "delete", "table", "ip", "test"])
+        net["sg-a"].run(["ip", *f"xfrm policy delete src {FRANK} dst {ALICE} dir fwd".split()])
+        net["sg-a"].run(["ip", *f"xfrm state delete {configured} spi 7".split()])
+        for host in ("carol", "frank"):
+            net[host].run(["ip", "xfrm", "policy", "flush"])
+            net[host].run(["ip", "xfrm", "state", "flush"])
