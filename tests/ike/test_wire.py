@@ -108,7 +108,20 @@ def test_chain_is_refused_with_the_reason(chain, complaint):
         parse_chain(PayloadType.VENDOR_ID, bytes.fromhex(chain))
 
 
-def test_octets_after_the_last_payload_are_refused_in_clear_and_padding_when_encrypted():
+def test_padding_by_a_whole_block_of_zeros_is_taken_and_anything_else_appended_is_not():
+    """strongSwan pads a message that fills its blocks already."""
+    header = Header(b"\1" * 8, b"\2" * 8, PayloadType.HASH, 5, 1, 7)
+    state, chain = CbcState(CbcCipher("aes-cbc", bytes(16)), bytes(16)), pack_chain([Payload(PayloadType.HASH, bytes(12))])
+    for appended, good in ((bytes(16), True), (b"\1" * 15, True), (b"\1" * 16, False), (bytes(31) + b"\1", False)):
+        data = header.pack(state.encrypt(chain + appended)[0])
+        if good:
+            assert open_encrypted(Header.parse(data), data, state)[0].chain == chain
+        else:
+            with pytest.raises(MalformedError, match="no padding"):
+                open_encrypted(Header.parse(data), data, state)
+
+
+def test_octets_after_the_last_payload_are_refused_in_clear():
     header = Header(b"\1" * 8, b"\2" * 8, PayloadType.HASH, 5, 0, 7)
     data = header.pack(pack_chain([Payload(PayloadType.HASH, b"1234")]) + bytes(3))
     with pytest.raises(MalformedError, match="3 octets follow"):

@@ -66,9 +66,10 @@ def open_encrypted(header: Header, data: bytes, state: CbcState) -> tuple[Messag
     except BlockLengthError as error:
         raise MalformedError(str(error)) from None
     payloads, used = parse_chain(header.next_payload, body)
-    if len(body) - used >= state.cipher.block:
-        # Blocks that somebody appended would become the next IV, and nothing in main mode would tell.
-        raise MalformedError(f"{len(body) - used} octets follow the last payload; padding is shorter than a block")
+    if len(body) - used >= state.cipher.block and any(body[used:]):
+        # strongSwan pads by a whole block of zeros. Anything else has been appended by somebody who wants it to
+        # become the next IV, and nothing in main mode would tell.
+        raise MalformedError(f"{len(body) - used} octets that are no padding follow the last payload")
     return Message(header, payloads, body[:used]), after
 
 
