@@ -111,8 +111,10 @@ def test_chain_is_refused_with_the_reason(chain, complaint):
 def test_padding_by_a_whole_block_of_zeros_is_taken_and_anything_else_appended_is_not():
     """strongSwan pads a message that fills its blocks already."""
     header = Header(b"\1" * 8, b"\2" * 8, PayloadType.HASH, 5, 1, 7)
-    state, chain = CbcState(CbcCipher("aes-cbc", bytes(16)), bytes(16)), pack_chain([Payload(PayloadType.HASH, bytes(12))])
-    for appended, good in ((bytes(16), True), (b"\1" * 15, True), (b"\1" * 16, False), (bytes(31) + b"\1", False)):
+    state = CbcState(CbcCipher("aes-cbc", bytes(16)), bytes(16))
+    chain = pack_chain([Payload(PayloadType.HASH, bytes(8))])
+    for appended, good in ((b"", True), (b"\1" * 4, True), (bytes(20), True), (b"\1" * 20, False),
+                           (bytes(19) + b"\1", False)):
         data = header.pack(state.encrypt(chain + appended)[0])
         if good:
             assert open_encrypted(Header.parse(data), data, state)[0].chain == chain
