@@ -18,7 +18,7 @@ from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import AnswerKind, Name
 from oesvc.dns.budget import Budget
 from oesvc.dns.cache import ExpiringCache
-from oesvc.dns.failures import Bogus, Indeterminate
+from oesvc.dns.failures import BOGUS_TTL, Bogus, Indeterminate
 from oesvc.dns.local_zones import local_zone
 from oesvc.dns.name import ancestors, is_below, name_text
 from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
@@ -31,8 +31,6 @@ MAX_ZONES = 2000
 MAX_CUTS = 5000
 MAX_KEYS = 32
 "Of one zone; with roll-overs in all its algorithms under way it has eight."
-BOGUS_TTL = 60
-"Seconds for which a zone found bogus is not tried again."
 LOCAL_ZONE_TTL = 3600
 
 _DENIALS: dict[int, ModuleType] = {RecordType.NSEC: nsec, RecordType.NSEC3: nsec3}
@@ -82,12 +80,14 @@ class Chain:
         return self._fetch(name, rdtype)
 
     @inlineCallbacks
-    def authenticate(self, rrset: RRset, message: Message, budget: Budget) -> Generator[Any, Any, Proof]:
-        """Of an RRset in the answer section of `message`."""
-        signer = self._signer([rrset], rrset.owner, rrset.rdtype)
+    def authenticate(self, rrset: RRset, message: Message, budget: Budget,
+                     side: Name | None = None) -> Generator[Any, Any, Proof]:
+        """Of an RRset in the answer section of `message`; zones at or above `side` may have signed it."""
+        side = _asked_side(rrset.owner, rrset.rdtype) if side is None else side
+        signer = self._signer([rrset], side)
         if signer is None:
             what = f"the {type_text(rrset.rdtype)} records of {name_text(rrset.owner)} are not signed"
-            unsigned: Unsigned = yield self._prove_unsigned(_asked_side(rrset.owner, rrset.rdtype), None, what, budget)
+            unsigned: Unsigned = yield self._prove_unsigned(side, None, what, budget)
             return unsigned
         zone: ZoneKeys | Unsigned = yield self.zone_keys(signer, budget)
         if isinstance(zone, Unsigned):
@@ -109,10 +109,10 @@ class Chain:
         soa = message.find_soa()
         # The SOA can only shorten: it needs no signature of its own here.
         limit = self._clock() + negative_ttl(soa)
-        signer = self._signer(denials, name, rdtype)
+        side = _asked_side(name, rdtype)
+        signer = self._signer(denials, side)
         if signer is None:
             what = f"the absence of {type_text(rdtype)} at {name_text(name)} is not signed"
-            side = _asked_side(name, rdtype)
             unsigned = yield self._prove_unsigned(side, soa.owner if soa else None, what, budget)
             return Denied(kind, Unsigned(unsigned.reason, min(unsigned.expires, limit)))
         zone = yield self.zone_keys(signer, budget)
@@ -151,7 +151,8 @@ class Chain:
         message = yield self.ask(name, RecordType.DS, budget)
         rrset = message.find(name, RecordType.DS) or message.find(name, RecordType.CNAME)
         if rrset is not None:
-            cut = _cut_shown(rrset, (yield self.authenticate(rrset, message, budget)))
+            # An alias too is the parent's here: asking its own zone would lead back to this very question.
+            cut = _cut_shown(rrset, (yield self.authenticate(rrset, message, budget, side=name[1:])))
         elif message.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
             cut = _cut_denied(name, (yield self.absence(message, name, RecordType.DS, budget)))
         else:
@@ -231,12 +232,11 @@ class Chain:
                     return rrset.owner
         return None
 
-    def _signer(self, rrsets: Sequence[RRset], name: Name, rdtype: int) -> Name | None:
-        """The zone that signed for `name`: the nearest at or above; for a DS that is the parent's side.
+    def _signer(self, rrsets: Sequence[RRset], side: Name) -> Name | None:
+        """The nearest zone at or above `side` that signed.
 
         A signer above the nearest anchor counts for nothing: it could take an anchored island out of protection.
         """
-        side = _asked_side(name, rdtype)
         anchor = self.anchor_above(side)
         signers = [signature.signer for rrset in rrsets for signature in parse_signatures(rrset)]
         return max((signer for signer in signers if is_below(side, signer) and is_below(signer, anchor)),

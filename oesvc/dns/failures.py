@@ -1,5 +1,9 @@
 """Why an answer cannot be believed: RFC 4035 section 4.3. The text of each is one sentence for people."""
 
+# Our choice: seconds for which what failed is not tried again.
+BOGUS_TTL = 60
+INDETERMINATE_TTL = 5
+
 
 class Bogus(Exception):  # noqa: N818 - the RFC's words, here and below
     """A signature or a proof that must be there is missing or false."""

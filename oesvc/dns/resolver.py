@@ -15,12 +15,13 @@ from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
 from oesvc.dns.cache import ExpiringCache
 from oesvc.dns.chain import Chain
+from oesvc.dns.failures import INDETERMINATE_TTL
 from oesvc.dns.fetch import Fetcher, Observer
 from oesvc.dns.name import name_text, parse_name
 from oesvc.dns.records import RecordType, type_text
 from oesvc.dns.sockets import Endpoint, PrepareSocket, leave_as_is
 from oesvc.dns.upstream import Upstream
-from oesvc.dns.validator import INDETERMINATE_TTL, Judge, Validator
+from oesvc.dns.validator import Judge, Validator
 
 MAX_ANSWERS = 10000
 MAX_REMEMBERED = 4096

@@ -7,7 +7,6 @@ Only public interfaces of Twisted: IReactorFDSet and IReactorSocket.
 import errno
 import socket
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, cast
 
 from twisted.internet.abstract import FileDescriptor
@@ -30,7 +29,7 @@ def leave_as_is(sock: socket.socket) -> None:
 
 def connect_tcp(reactor: Any, server: Endpoint, factory: "Factory[Any]", prepare: PrepareSocket) -> "Deferred[None]":
     """Connect and give the connection to a protocol of `factory`; fails with OSError. May be cancelled."""
-    sock = _new_socket(server, socket.SOCK_STREAM, prepare)
+    sock, target = _new_socket(server, socket.SOCK_STREAM, prepare)
 
     def adopt(_: None) -> None:
         reactor.adoptStreamConnection(sock.fileno(), sock.family, factory)
@@ -40,18 +39,20 @@ def connect_tcp(reactor: Any, server: Endpoint, factory: "Factory[Any]", prepare
         sock.close()
         return result
 
-    return _Attempt(reactor, sock).begin(server).addCallback(adopt).addBoth(close)
+    return _Attempt(reactor, sock).begin(target).addCallback(adopt).addBoth(close)
 
 
-def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> socket.socket:
-    family = socket.AF_INET if ip_address(server[0]).version == 4 else socket.AF_INET6
+def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> tuple[socket.socket, Any]:
+    """A socket, and the server's address as connect(2) wants it: with the scope of fe80::1%eth0."""
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    family, _, _, _, target = socket.getaddrinfo(*server, type=kind, flags=numeric)[0]
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         prepare(sock)
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock, target
 
 
 class ConnectedDatagrams(FileDescriptor):
@@ -67,9 +68,9 @@ class ConnectedDatagrams(FileDescriptor):
         """OSError when there is no way to the server."""
         super().__init__(reactor)
         self._server, self._protocol = server, protocol
-        self._socket = _new_socket(server, socket.SOCK_DGRAM, prepare)
+        self._socket, target = _new_socket(server, socket.SOCK_DGRAM, prepare)
         try:
-            self._socket.connect(server)
+            self._socket.connect(target)
         except OSError:
             self._socket.close()
             raise
@@ -118,8 +119,8 @@ class _Attempt(FileDescriptor):
         self._socket = sock
         self._done: Deferred[None] = Deferred(self._give_up)
 
-    def begin(self, server: Endpoint) -> "Deferred[None]":
-        code = self._socket.connect_ex(server)
+    def begin(self, target: Any) -> "Deferred[None]":
+        code = self._socket.connect_ex(target)
         if code in (0, errno.EINPROGRESS):
             self.reactor.addWriter(self)
         else:

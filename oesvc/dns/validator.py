@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
 from oesvc.dns.budget import Budget
-from oesvc.dns.failures import Bogus, Indeterminate, MalformedData
+from oesvc.dns.failures import BOGUS_TTL, INDETERMINATE_TTL, Bogus, Indeterminate, MalformedData
 from oesvc.dns.name import MAX_NAME, is_below, name_text, to_wire
 from oesvc.dns.proof import Denied, Proof, Unsigned
 from oesvc.dns.records import RecordType, parse_target, type_text
@@ -19,9 +19,6 @@ from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
 
 # Our choice
 MAX_ALIASES = 9
-BOGUS_TTL = 60
-INDETERMINATE_TTL = 5
-"Seconds for which a failed look-up is not tried again."
 
 
 class Judge(Protocol):

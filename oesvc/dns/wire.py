@@ -20,6 +20,7 @@ _HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
 _QUESTION = struct.Struct("!HH")
 _EDNS_DO = 0x8000
+_OPT_SIZE = 1 + _RECORD.size
 _POINTER = 0xC0
 _MAX_TTL = 0x7FFFFFFF
 
@@ -139,7 +140,7 @@ def answers_query(data: bytes, query: bytes) -> bool:
     if len(data) < _HEADER.size:
         return False
     identifier, flags, questions = struct.unpack_from("!3H", data)
-    question = query[_HEADER.size:len(query) - 11]
+    question = query[_HEADER.size:len(query) - _OPT_SIZE]
     return (identifier == struct.unpack_from("!H", query)[0] and bool(flags & Flag.QR) and not flags & _OPCODE
             and questions == 1 and data[_HEADER.size:_HEADER.size + len(question)] == question)
 

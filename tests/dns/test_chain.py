@@ -63,8 +63,6 @@ def signer_replaced(rrset, signer):
         rdata[:18] + to_wire(parse_name(signer)) + b"signature" for rdata in rrset.signatures))
 
 
-@pytest.mark.conformance("C-1.1-03")
-@pytest.mark.conformance("C-3.2.4.1-05")
 def test_an_unsigned_record_in_a_signed_zone_is_bogus(impostor, verdict):
     name = "66.0.2.192.in-addr.arpa"
     impostor.instead[parse_name(name), T.TXT] = answer(unsigned(name))
@@ -135,6 +133,16 @@ def test_an_alias_of_the_attackers_is_bogus(impostor, verdict):
     alias = unsigned(name, T.CNAME, to_wire(parse_name("1.1.192.in-addr.arpa")))
     impostor.instead[parse_name(name), T.TXT] = answer(alias, *impostor.true("1.1.192.in-addr.arpa", T.TXT).answer)
     assert verdict(name).status is BOGUS
+
+
+def test_an_alias_where_a_delegation_is_asked_for_leads_in_no_circle(impostor, verdict):
+    name = parse_name("66.0.2.192.in-addr.arpa")
+    alias = unsigned("66.0.2.192.in-addr.arpa", T.CNAME, to_wire(name[1:]))
+    own = signer_replaced(impostor.true("5.0.20.in-addr.arpa", T.TXT).answer[0], "66.0.2.192.in-addr.arpa")
+    impostor.instead[name, T.TXT] = answer(unsigned("66.0.2.192.in-addr.arpa"))
+    for deceit in (alias, RRset(name, T.CNAME, 60, alias.rdatas, own.signatures)):
+        impostor.instead[name, T.DS] = impostor.instead[name, T.SOA] = answer(deceit)
+        assert verdict("66.0.2.192.in-addr.arpa").status is BOGUS
 
 
 def test_what_comes_along_with_an_alias_is_asked_for_again_when_it_cannot_be_believed(impostor, verdict):

@@ -20,7 +20,7 @@ from oesvc.dns.name import (
 labels = st.lists(st.binary(min_size=1, max_size=20).map(bytes.lower), max_size=10).map(tuple)
 
 
-@pytest.mark.conformance("C-2.3.1-03")
+@pytest.mark.conformance("C-2.3.1-04")
 def test_an_address_stands_in_the_reverse_map_of_its_family():
     assert name_text(reverse_name(ip_address("192.2.0.66"))) == "66.0.2.192.in-addr.arpa."
     assert name_text(reverse_name(ip_address("2001:db8::1"))) == "1." + "0." * 23 + "8.b.d.0.1.0.0.2.ip6.arpa."
