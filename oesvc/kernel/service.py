@@ -129,10 +129,12 @@ class LinuxForwardingPlane:
         self._listener = None
         if not self._open:
             return
-        yield replace_policies(self._xfrm, remaining_policies(self._config))
-        yield self._sets.delete_table()
-        set_kernel(self._settings)
-        self._close_sockets()
+        try:
+            yield replace_policies(self._xfrm, remaining_policies(self._config))
+            yield self._sets.delete_table()
+            set_kernel(self._settings)
+        finally:
+            self._close_sockets()
 
     def _ruleset_changed(self, message: Message) -> None:
         if table_deleted(message):

@@ -45,6 +45,16 @@ def make_sa(flow: Flow, gateways: Flow, seconds: int = 3600, generation: int = 0
                    digest[:key], digest[-integrity_key:] if integrity_key else b"", Lifetime(seconds, kilobytes))
 
 
+def in_words(sa: IpsecSa) -> str:
+    """An SA as `ip xfrm` wants to hear of it."""
+    return (f"src {sa.source} dst {sa.destination} proto esp spi {sa.spi} mode tunnel "
+            f"aead rfc4106(gcm(aes)) 0x{sa.encryption_key.hex()} 128")
+
+
+def ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True)
+
+
 def read_config(text: str) -> PlaneConfig:
     readers = {"clients": ip_network, "own": ip_address, "never_clear": ip_network, "resolver_sources": ip_network}
     wanted = json.loads(text)
@@ -168,15 +178,17 @@ class Daemon:
 
     def do_lie(self, host_flow: list[str], gateways: list[str], namespace: str, wide: str) -> None:
         """Give another host our inbound SA of a flow, but for any inner addresses: a peer that lies."""
-        flow, outer = flow_of(host_flow), flow_of(gateways)
-        sa = make_sa(flow, outer)
-        ends = f"src {outer.source} dst {outer.destination} proto esp"
-        everything = "0.0.0.0/0" if flow.source.version == 4 else "::/0"
-        for command in (
-                f"state add {ends} spi {sa.spi} mode tunnel reqid 9 flag af-unspec "
-                f"aead rfc4106(gcm(aes)) 0x{sa.encryption_key.hex()} 128",
-                f"policy add src {everything} dst {wide} dir out tmpl {ends} reqid 9 mode tunnel"):
-            subprocess.run(["ip", "-n", namespace, "xfrm", *command.split()], check=True)
+        outer = flow_of(gateways)
+        sa = make_sa(flow_of(host_flow), outer)
+        everything = "0.0.0.0/0" if sa.flow.source.version == 4 else "::/0"
+        ip(f"-n {namespace} xfrm state add {in_words(sa)} reqid 9 flag af-unspec")
+        ip(f"-n {namespace} xfrm policy add src {everything} dst {wide} dir out "
+           f"tmpl src {outer.source} dst {outer.destination} proto esp reqid 9 mode tunnel")
+
+    def do_limit_packets(self, flow: list[str], gateways: list[str], soft: int, hard: int) -> None:
+        """Set limits that no peer negotiates on a standing outbound SA."""
+        sa = make_sa(flow_of(flow), flow_of(gateways))
+        ip(f"xfrm state update {in_words(sa)} limit packet-soft {soft} limit packet-hard {hard}")
 
     def do_last_use(self, flow: list[str]) -> "Deferred[float]":
         return self.plane.last_use(flow_of(flow))

@@ -2,7 +2,6 @@
 
 from ipaddress import ip_address
 
-import pytest
 from twisted.internet.defer import Deferred
 
 from oesvc.ipsec.flow import Flow
@@ -27,7 +26,6 @@ def entry_of(table: FlowTable, wanted: Flow) -> FlowEntry:
     return results[0]
 
 
-@pytest.mark.conformance("C-12.1-02")
 def test_each_flow_has_a_reqid_of_its_own_from_the_range_of_opportunistic_tunnels() -> None:
     table = FlowTable()
     reqids = [entry_of(table, flow(number)).reqid for number in range(100)]

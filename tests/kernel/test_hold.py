@@ -51,7 +51,6 @@ def test_a_thousand_datagrams_in_ten_seconds_ask_at_most_ten_times() -> None:
     assert all(later - earlier > 1.0 for earlier, later in itertools.pairwise(asked))
 
 
-@pytest.mark.conformance("C-3.1.1-01")
 def test_a_flow_whose_hold_has_ended_is_asked_for_at_once_when_it_is_held_again() -> None:
     holds = HoldTable()
     arrive(holds, 1, 0.0)

@@ -3,7 +3,6 @@
 import struct
 from ipaddress import ip_address
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,7 +53,6 @@ def packet(hook: int, payload: bytes = IPV4, mark: bytes = b"") -> Message:
     return Message(queue.PACKET, HEADER.pack(HEADER.size + len(body), queue.PACKET, 0, 0, 0) + body)
 
 
-@pytest.mark.conformance("C-3.1-02")
 def test_a_datagram_in_the_queue_is_known_by_its_source_and_destination() -> None:
     assert queue.read_datagram(packet(0)) == (77, Datagram(77, FLOW, 0, 0))
     assert queue.read_datagram(packet(3, mark=b"\0\0\1\2")) == (77, Datagram(77, FLOW, 3, 0x102))
