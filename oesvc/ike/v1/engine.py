@@ -68,8 +68,7 @@ class IkeEngine:
 
     def refuse_tunnel(self, tunnel: TunnelId, reason: str, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):
-            self._core.tell(DatagramRefused(record.peer, f"the tunnel {record.flow} is refused: {reason}"))
-            self._phase2.refuse(record)
+            self._phase2.refuse(record, reason)
 
     def sas_installed(self, tunnel: TunnelId, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):

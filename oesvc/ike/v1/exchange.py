@@ -60,7 +60,7 @@ class Exchange:
         self.sent: bytes | None = None
         "Our last message, unless one was taken since."
         self.retransmission: Retransmission | None = None
-        self.error: PeerError | None = None
+        self.error: str | None = None
         "Why the last message that was not taken was not."
         self._ladder = ladder
         self._before: tuple[Any, CbcState | None] = stage, state
@@ -79,7 +79,7 @@ class Exchange:
                 raise UnexpectedError(f"it lacks {', '.join(sorted(kind.name for kind in missing))}")
             outcome = _do(step, knowledge, self.stage, message)
         except PeerError as error:
-            self.error = error
+            self.error = str(error)
             raise
         self._before = self.stage, self.state
         self._last, self.sent = _digest(data), None
@@ -99,8 +99,8 @@ class Exchange:
 
     def seal(self, header: Header, outcome: Outcome, now: float) -> bytes:
         """The datagram of an outcome's reply."""
-        if outcome.encrypted and self.state:
-            self.sent, self.state = seal_encrypted(header, outcome.reply, self.state)
+        if outcome.encrypted:
+            self.sent, self.state = seal_encrypted(header, outcome.reply, self._keyed())
         else:
             self.sent = seal_clear(header, outcome.reply)
         self._sent_at = now
@@ -132,9 +132,15 @@ class Exchange:
         if header.encrypted != step.encrypted:
             raise UnexpectedError(f"it is {'encrypted' if header.encrypted else 'in clear'}, where {step.name} "
                                   f"is {'encrypted' if step.encrypted else 'in clear'}")
-        if step.encrypted and self.state:
-            return open_encrypted(header, data, self.state)
+        if step.encrypted:
+            return open_encrypted(header, data, self._keyed())
         return open_clear(header, data), self.state
+
+    def _keyed(self) -> CbcState:
+        """Nothing that is to be encrypted ever goes or comes in clear."""
+        if self.state is None:
+            raise UnexpectedError("its exchange has no keys yet")
+        return self.state
 
 
 def _do(step: Step, knowledge: Any, stage: Any, message: Message) -> Outcome:

@@ -1,7 +1,7 @@
 """Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
 
 from oesvc.ike.crypto.groups import PublicValueError
-from oesvc.ike.events import SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
+from oesvc.ike.events import DatagramRefused, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import LAST_ERROR_NOTIFY, LINGER, ExchangeType, NotifyType, Protocol
@@ -102,12 +102,13 @@ class Phase2:
         self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
         self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
 
-    def refuse(self, tunnel: TunnelRecord) -> None:
+    def refuse(self, tunnel: TunnelRecord, reason: str) -> None:
         """The owner does not authorize a proposed tunnel: the peer is told so by an authenticated notify."""
         channel, exchange = self._channel(tunnel), tunnel.quick_mode
         if not channel or not exchange or not isinstance(exchange.stage, ToAuthorize):
             return
         self._refuse(channel, tunnel, exchange.stage, NotifyType.INVALID_ID_INFORMATION)
+        self._core.tell(DatagramRefused(tunnel.peer, f"the tunnel {tunnel.flow} is refused: {reason}"))
         self.forget(tunnel)
 
     def installed(self, tunnel: TunnelRecord, now: float) -> None:

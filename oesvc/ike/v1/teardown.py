@@ -55,6 +55,7 @@ class Teardown:
                 self._phase1.end(channel, KeyingFailure.CLOSING, "this gateway is shutting down")
         for tunnel in self._core.tunnels:
             if tunnel.state in (TunnelState.WAITING, TunnelState.NEGOTIATING):
+                self._announce(tunnel)
                 self._phase2.fail(tunnel, KeyingFailure.CLOSING, "this gateway is shutting down")
             else:
                 self.delete(tunnel, now)
@@ -70,7 +71,7 @@ class Teardown:
         tunnel.deadline = self._core.timers.at(now + DELETE_SPACING, lambda now: self._try(tunnel, now))
 
     def _announce(self, tunnel: TunnelRecord) -> bool:
-        """Tell the peer, under the newest keying channel with it; False when there is none to tell it."""
+        """Tell the peer, under the newest keying channel with it; False when there is nobody or nothing to tell."""
         channel = self._core.channels.standing(tunnel.peer, tunnel.identity)
         if channel is None or tunnel.inbound_spi is None or tunnel.outbound_spi is None:
             return False
