@@ -49,9 +49,9 @@ def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> tuple[so
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         prepare(sock)
-    except BaseException:
+    except Exception as error:  # of the hook's own kind; what it means here is that this way is closed
         sock.close()
-        raise
+        raise OSError(f"its socket cannot be prepared: {error}") from error
     return sock, target
 
 
