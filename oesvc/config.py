@@ -14,6 +14,7 @@ from oesvc.ipsec.flow import Address
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass, Network, PolicyLine
+from oesvc.oe.delegation import FQDN
 
 DEFAULT_FILE = Path("/etc/oegw/oegw.conf")
 
@@ -53,6 +54,8 @@ class Config:
     clients: tuple[Network, ...]
     inside: tuple[str, ...]
     private_key: Path
+    fqdn: str | None
+    "The name that we give as initiator instead of our address (RFC 4322 section 5.3)."
     profile: Profile
     keying_time: float
     channel_lifetime: int
@@ -114,6 +117,13 @@ def _network(text: str) -> Network:
         raise ValueError(f"{text!r} is no network prefix: {error}") from None
 
 
+def _fqdn(text: str) -> str | None:
+    name = text.removeprefix("@").rstrip(".").lower()
+    if text and not (text.startswith("@") and FQDN.fullmatch(name)):
+        raise ValueError(f"{text!r} is no name of the form @gateway.example.com")
+    return name or None
+
+
 def _path(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is no absolute path")
@@ -126,6 +136,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "clients"):         (_words(_network), ""),
     ("gateway", "inside"):          (_words(str), ""),
     ("ike", "private-key"):         (_path, "/var/lib/oegw/private/gateway.pem"),
+    ("ike", "identity"):            (_fqdn, ""),
     ("ike", "profile"):             (_one_of(Profile), "modern"),
     ("ike", "keying-time"):         (_between(float, 1, 300), "8"),
     ("ike", "channel-lifetime"):    (_between(int, 600, DAY), "28800"),
@@ -156,6 +167,7 @@ def load(file: Path) -> Config:
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],
         private_key=values["ike", "private-key"],
+        fqdn=values["ike", "identity"],
         profile=values["ike", "profile"],
         keying_time=values["ike", "keying-time"],
         channel_lifetime=values["ike", "channel-lifetime"],

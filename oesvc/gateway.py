@@ -24,6 +24,7 @@ from oesvc.dns.answer import Answer, SecurityStatus
 from oesvc.dns.name import name_text
 from oesvc.dns.resolver import DnsConfig, Mode, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ike.identity import FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
@@ -140,7 +141,9 @@ class GatewayService(Service):
 
 
 def _engine_config(config: Config) -> EngineConfig:
-    return EngineConfig(load(config.private_key), PROFILES[config.profile.value], keying_time=config.keying_time,
+    identity = FqdnIdentity(config.fqdn) if config.fqdn else None
+    return EngineConfig(load(config.private_key), PROFILES[config.profile.value], identity,
+                        keying_time=config.keying_time,
                         phase1_lifetime=Lifetime(config.channel_lifetime),
                         phase2_lifetime=Lifetime(config.tunnel_lifetime))
 

@@ -42,6 +42,7 @@ def test_what_is_written_is_read(write):
         [ike]
         keying-time = 5
         profile = rfc4322
+        identity = @Gw.Example.com
         [dns]
         servers = 127.0.0.1
         dnssec = require
@@ -55,6 +56,7 @@ def test_what_is_written_is_read(write):
     assert read.inside == ("lan0", "lan1")
     assert (read.keying_time, read.profile) == (5.0, config.Profile.RFC4322)
     assert (read.lifespans.first, read.lifespans.in_use_within) == (3.0, 1.5)
+    assert read.fqdn == "gw.example.com"
     assert read.default_class is ConnectionClass.OE_PARANOID
     classes = {line.network: (line.connection_class, line.place.rpartition("/")[2]) for line in read.policies}
     assert classes == {ip_network("10.0.0.0/8"): (ConnectionClass.DENY, "block:1"),
@@ -65,6 +67,7 @@ def test_what_is_written_is_read(write):
 @pytest.mark.parametrize("text, complaint", [
     ("[ike]\nkeying-time = soon", r"oegw.conf:2: keying-time: 'soon' is no number of seconds"),
     ("[ike]\nkeying-time = 0", r"oegw.conf:2: keying-time: 0 is not between 1 and 300 seconds"),
+    ("[ike]\nidentity = gw.example.com", r"oegw.conf:2: identity: 'gw.example.com' is no name of the form @gateway"),
     ("[ike]\nprofile = old", r"oegw.conf:2: profile: 'old' is none of modern, rfc4322"),
     ("[ike]\nprofil = modern", r"oegw.conf:2: there is no option profil in \[ike\]; did you mean profile\?"),
     ("[ike]\nclients = 10.0.0.0/8", r"oegw.conf:2: clients belongs into \[gateway\], not \[ike\]"),

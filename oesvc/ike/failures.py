@@ -8,7 +8,7 @@ class KeyingFailure(Enum):
 
     PEER_SILENT = "the peer's gateway did not answer"
     PORT_UNREACHABLE = "the peer's gateway kept answering with ICMP unreachable and nothing else"
-    PHASE1_REFUSED = "the peer's gateway refused every proposal for the keying channel"
+    PHASE1_REFUSED = "the peer's gateway refused the keying channel"
     PHASE1_MISMATCH = "the peer's gateway chose what was not offered, or broke the protocol"
     WRONG_IDENTITY = "the peer's gateway gave another identity than its DNS record"
     WRONG_SIGNATURE = "no key that DNS has for the peer's gateway verifies its signature"
