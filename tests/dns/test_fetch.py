@@ -55,7 +55,7 @@ def world():
 
     class World:
         def __init__(self):
-            self.tries, self.told = (0.2, 0.2, 0.2), []
+            self.tries, self.told = (20.0, 20.0, 20.0), []
 
         def server(self, behaviour, interface="127.0.0.1", port=0):
             protocol = Server(behaviour)
@@ -114,6 +114,7 @@ def test_datagrams_from_another_place_do_not_reach_us(world):
 
 @pytest.mark.conformance("C-3.2-11")
 def test_each_try_has_a_new_socket_and_a_new_id_but_the_same_question(world):
+    world.tries = (0.1, 0.1, 20.0)
     server, endpoint = world.server(lambda query: [reply(query)] if len(server.diary) == 3 else [])
     assert text_of(world.fetch(endpoint)) == GOOD
     assert len({addr for _, addr in server.diary}) == 3
@@ -128,6 +129,7 @@ def test_each_try_has_a_new_socket_and_a_new_id_but_the_same_question(world):
     lambda query: [reply(query)[:-3]],
 ], ids=["silent", "SERVFAIL", "REFUSED", "malformed"])
 def test_another_server_is_asked_when_one_fails_and_is_preferred_from_then_on(world, behaviour):
+    world.tries = (0.2, 20.0)
     bad, first = world.server(behaviour)
     _, second = world.server(lambda query: [reply(query)])
     fetcher = world.fetcher(first, second)
@@ -143,6 +145,7 @@ def test_a_port_where_nobody_listens_costs_no_waiting(world):
 
 
 def test_silence_of_all_servers_is_indeterminate_and_names_them(world):
+    world.tries = (0.1, 20.0)
     _, silent = world.server(lambda query: [])
     _, broken = world.server(lambda query: [reply(query)[:-3]], interface="127.0.0.2")
     with pytest.raises(Indeterminate, match=r"TXT: 127.0.0.1 did not answer, 127.0.0.2 sent a .*cut short"):
