@@ -33,7 +33,7 @@ check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones 
 	@tools/setup-lab debian kernel
 	@$(PYTHON) -m tests.lab.prepare
 	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml
-	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -v $(if $(T),-k "$(T)") \
+	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -vv $(if $(T),-k "$(T)") \
 	  --junitxml=.cache/lab-out/lab.xml
 	@mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/
 
