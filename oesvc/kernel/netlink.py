@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,12 +103,29 @@ def refusal(message: Message) -> tuple[int, str]:
     return number, said.rstrip(b"\0").decode("ascii", "replace")
 
 
+def open_socket(protocol: int, groups: Sequence[int]) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(socket.AF_NETLINK, kind, protocol))
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER)
+        sock.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        sock.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        sock.bind((0, 0))
+        for group in groups:
+            sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        stack.pop_all()
+    return sock
+
+
 @dataclass(slots=True)
 class _Exchange:
-    """Requests that went out together; done when the last of them is acknowledged."""
+    """Requests that went out together."""
 
     requests: dict[int, Request]
     last: int
+    "The one that is acknowledged: then all is done."
+    opening: int
+    "Where this one is refused, the kernel does not look at the others."
     done: "Deferred[list[Message]]"
     replies: list[Message] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -128,23 +146,12 @@ class NetlinkSocket:
         self._notify = notify
         self._sequence = 0
         self._exchanges: dict[int, _Exchange] = {}
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-                                     protocol)
         try:
-            self._set_up(groups)
+            self._socket = open_socket(protocol, groups)
         except OSError as error:
-            self._socket.close()
             raise PlaneError(f"open a netlink socket (protocol {protocol}): {os.strerror(error.errno or 0)}"
                              " (needed: root, or CAP_NET_ADMIN)") from None
         reactor.addReader(self)
-
-    def _set_up(self, groups: Sequence[int]) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-        self._socket.bind((0, 0))
-        for group in groups:
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def request(self, *requests: Request, opening: Request | None = None,
                 closing: Request | None = None) -> "Deferred[list[Message]]":
@@ -161,7 +168,8 @@ class NetlinkSocket:
                 numbered[self._sequence] = request
                 octets.append(request.octets(self._sequence, acknowledge=request is requests[-1]))
         last = next(number for number, request in numbered.items() if request is requests[-1])
-        exchange = _Exchange(numbered, last, Deferred())
+        first = next(iter(numbered)) if opening else 0
+        exchange = _Exchange(numbered, last, first, Deferred())
         self._exchanges.update(dict.fromkeys(numbered, exchange))
         try:
             self._socket.send(b"".join(octets))
@@ -221,7 +229,7 @@ class NetlinkSocket:
         number, said = refusal(message)
         if number and number not in request.tolerates:
             exchange.refusals.append(f"{request.asks}: {os.strerror(number)}" + (f" ({said})" if said else ""))
-        if sequence == exchange.last:
+        if sequence in (exchange.last, exchange.opening):
             self._finish(exchange)
 
     def _unasked(self, message: Message) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from oesvc.kernel.constants import SO_RCVBUFFORCE
+from tests.lab.capture import Packet
 from tests.lab.gateway import ENVIRONMENT, PYTHON
 from tests.lab.network import Host, Network, address_of, stop
 
@@ -15,6 +17,10 @@ ALICE, BOB, CAROL, FRANK, SG_A, SG_B = (
 PORT = 9999
 A_TO_B = {"gateways": [SG_A, SG_B]}
 B_TO_A = {"gateways": [SG_B, SG_A]}
+SOURCES = [f"192.1.0.{number}" for number in range(101, 121)]
+BEHIND_B = [f"192.2.0.{number}" for number in range(101, 116)]
+OUTSIDE = [f"192.1.1.{number}" for number in range(101, 116)]
+
 CONFIG_A = {"clients": ["192.1.0.0/24", "2001:db8:1::/64"], "own": [SG_A, address_of("sg-a", 6)], "inside": ["lan0"],
             "never_clear": ["192.1.1.128/25"], "resolver_sources": ["192.1.0.102/32"], "idle_seconds": 2,
             "icmp_on_deny": True}
@@ -88,6 +94,15 @@ class Plane:
         self.process.wait()
 
 
+def plane_network() -> Iterator[Network]:
+    """For a fixture: the network, with many addresses on Alice, Bob and Carol."""
+    with Network() as net:
+        for name, addresses in (("alice", SOURCES), ("bob", BEHIND_B), ("carol", OUTSIDE)):
+            lines = "\n".join(f"address add {each}/24 dev eth0" for each in addresses)
+            net[name].run(["ip", "-batch", "-"], stdin=lines)
+        yield net
+
+
 def start_planes(net: Network) -> Iterator[tuple[Plane, Plane]]:
     """For a fixture: both planes, started together."""
     planes = Plane(net, net["sg-a"], CONFIG_A), Plane(net, net["sg-b"], CONFIG_B)
@@ -100,3 +115,48 @@ def start_planes(net: Network) -> Iterator[tuple[Plane, Plane]]:
     for plane in planes:
         plane.order("stop")
         stop(plane.process)
+
+
+def receiver(host: Host, version: int = 4) -> socket.socket:
+    sock = host.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+    sock.bind(("", PORT))
+    sock.settimeout(10)
+    return sock
+
+
+def send(host: Host, source: str, destination: str, text: str, port: int = PORT) -> None:
+    with host.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as sock:
+        sock.bind((source, 0))
+        sock.sendto(text.encode(), (destination, port))
+
+
+def received(sock: socket.socket, count: int, settle: float = 1.0) -> list[str]:
+    """At least `count` datagrams, and whatever else comes until nothing came for `settle` seconds."""
+    texts: list[str] = []
+    while True:
+        sock.settimeout(30 if len(texts) < count else settle)
+        try:
+            texts.append(sock.recv(2000).decode())
+        except TimeoutError:
+            return texts
+
+
+def talk(client: Host, server: Host, address: str) -> None:
+    """A TCP connection that carries a word."""
+    with server.socket(kind=socket.SOCK_STREAM) as listening, client.socket(kind=socket.SOCK_STREAM) as sock:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, PORT))
+        listening.listen()
+        sock.settimeout(20)
+        sock.connect((address, PORT))
+        sock.sendall(b"through")
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(20)
+            assert accepted.recv(100) == b"through"
+
+
+def clear(packets: list[Packet], *addresses: str) -> list[str]:
+    """Datagrams on the Internet that show one of these inner addresses."""
+    return [str(packet) for packet in packets if {*packet.flow} & {*addresses}]
