@@ -159,7 +159,9 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
     never_clear = tuple(line.network for line in config.policies if line.connection_class.never_clear)
     if config.default_class.never_clear:
         never_clear += EVERYWHERE
-    return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear,
+    spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
+                   and any(_is_within(line.network, network) for network in never_clear))
+    return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
                        resolver_sources=resolver_sources(dns, own, config.clients), idle_seconds=0)
 
 
@@ -188,6 +190,10 @@ def name_servers(resolv_conf: Path) -> tuple[Address, ...]:
     if not servers:
         raise ConfigError(f"{resolv_conf}: no name server in it; name [dns] servers in oegw.conf")
     return servers
+
+
+def _is_within(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
 
 
 def _remove_dead_socket(path: Path) -> None:

@@ -27,6 +27,9 @@ NEVER_FORWARDED: tuple[Network, ...] = (
 
 DNS_PORTS = (53, 853)
 
+LONGEST = 128
+"Bits of the longest prefix: among the blocks that remain, longer prefixes come first."
+
 ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
 
 
@@ -77,9 +80,11 @@ def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
 
 def remaining_policies(config: PlaneConfig) -> list[Policy]:
     """The SPD after the daemon has stopped: blocks, and what they must not hit; nothing if nothing is to be blocked."""
-    blocks = [
-        Policy(Direction.OUT, Selector(source, network), Priority.TRAP, XFRM_POLICY_BLOCK)
-        for source in protected(config) for network in config.never_clear if source.version == network.version]
-    if not blocks:
-        return []
-    return [*(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)), *blocks]
+    blocked = {network.version for network in config.never_clear}
+    return [
+        *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)
+          if selector.destination.version in blocked),
+        *(Policy(Direction.OUT, Selector(source, network), Priority.TRAP + LONGEST - network.prefixlen, action)
+          for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
+          for network in networks for source in protected(config) if source.version == network.version),
+    ]

@@ -18,6 +18,8 @@ class PlaneConfig:
     "Interfaces on which clients' datagrams come in; empty for any."
     never_clear: tuple[Network, ...] = ()
     "Destinations of the deny and OE-paranoid classes: blocked also while no daemon runs."
+    spared: tuple[Network, ...] = ()
+    "Destinations of the other classes that lie within those; the longest prefix decides."
     resolver_sources: tuple[Network, ...] = ()
     "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
     idle_seconds: int = 30

@@ -84,7 +84,7 @@ def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
         known.add((message["dir"], Selector.read(message)))
     put = {(policy.direction, policy.selector): policy for policy in wanted}
     for key in put.keys() & others:
-        if put[key].priority == Priority.TRAP:
+        if put[key].priority >= Priority.TRAP:
             raise PlaneError(f"the policy for {key[1]} is already there, of another program; remove that one")
         del put[key]
     yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])

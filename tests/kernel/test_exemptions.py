@@ -7,7 +7,7 @@ import pytest
 from oesvc.interfaces import PlaneError
 from oesvc.kernel import ruleset
 from oesvc.kernel.constants import XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, Direction, Priority
-from oesvc.kernel.exemptions import remaining_policies, standing_policies
+from oesvc.kernel.exemptions import LONGEST, remaining_policies, standing_policies
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import Policy, Selector, Template
 from oesvc.kernel.standing import set_kernel
@@ -20,7 +20,7 @@ CONFIG = PlaneConfig(clients=(ip_network("192.1.0.0/24"), ip_network("2001:db8:1
 
 
 def verdict(policies: list[Policy], source: str, destination: str, protocol: int = 6, source_port: int = 0,
-            destination_port: int = 80) -> tuple[Priority, int] | None:
+            destination_port: int = 80) -> tuple[int, int] | None:
     """What the SPD does with an outgoing datagram: the policy of the lowest priority number that fits it."""
     fitting = [policy for policy in policies if policy.direction == Direction.OUT
                and ip_address(source) in policy.selector.source
@@ -29,7 +29,7 @@ def verdict(policies: list[Policy], source: str, destination: str, protocol: int
                and policy.selector.source_port in (0, source_port)
                and policy.selector.destination_port in (0, destination_port)]
     best = min(fitting, key=lambda policy: policy.priority, default=None)
-    return (Priority(best.priority), best.action) if best else None
+    return (best.priority, best.action) if best else None
 
 
 @pytest.mark.parametrize(("datagram", "expected"), [
@@ -59,10 +59,22 @@ def test_traps_catch_all_but_what_is_exempt(
 def test_after_a_stop_only_what_may_never_go_in_clear_is_blocked_and_the_lan_is_spared() -> None:
     left = remaining_policies(PlaneConfig(clients=CONFIG.clients, own=CONFIG.own,
                                           never_clear=(ip_network("0.0.0.0/0"),)))
-    assert verdict(left, "192.1.0.65", "203.0.113.9") == (Priority.TRAP, XFRM_POLICY_BLOCK)
-    assert verdict(left, "192.1.1.4", "203.0.113.9", 1, 3) == (Priority.TRAP, XFRM_POLICY_BLOCK)
+    last = Priority.TRAP + LONGEST
+    assert verdict(left, "192.1.0.65", "203.0.113.9") == (last, XFRM_POLICY_BLOCK)
+    assert verdict(left, "192.1.1.4", "203.0.113.9", 1, 3) == (last, XFRM_POLICY_BLOCK)
     assert verdict(left, "192.1.1.4", "192.1.0.65") == (Priority.EXEMPT, XFRM_POLICY_ALLOW)
     assert verdict(left, "2001:db8:1::65", "2001:db8:2::66") is None
+
+
+def test_after_a_stop_the_longest_prefix_decides() -> None:
+    left = remaining_policies(PlaneConfig(
+        clients=CONFIG.clients, never_clear=(ip_network("203.0.113.0/24"), ip_network("203.0.113.128/32")),
+        spared=(ip_network("203.0.113.128/25"),)))
+    actions = {address: verdict(left, "192.1.0.65", address) for address in
+               ("203.0.113.9", "203.0.113.129", "203.0.113.128", "198.51.100.1")}
+    assert {address: found and found[1] for address, found in actions.items()} == {
+        "203.0.113.9": XFRM_POLICY_BLOCK, "203.0.113.129": XFRM_POLICY_ALLOW, "203.0.113.128": XFRM_POLICY_BLOCK,
+        "198.51.100.1": None}
 
 
 def test_without_such_prefixes_nothing_remains() -> None:
