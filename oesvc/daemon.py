@@ -132,7 +132,7 @@ class KeyingDaemon:
     def _(self, action: actions.LookUpDelegation, connection: Connection) -> None:
         async def look_up() -> None:
             note = partial(self._note_question, connection.flow, False)
-            answered = await self.discovery.delegations(action.destination, note)
+            answered = await self.discovery.delegations(action.destination, note, connection.flow.source)
             self.tell(connection, self._in_clock_time(answered))
         self._run(look_up(), f"{connection.flow}: looking up its delegation")
 
@@ -211,7 +211,7 @@ class KeyingDaemon:
     @hear.register
     def _(self, event: ike.KeysWanted) -> None:
         async def find_keys() -> None:
-            found = await self.discovery.keys(event.identity, partial(self._note_peer_question, event.peer))
+            found = await self.discovery.keys(event.identity, partial(self._note_peer_question, event.peer), event.peer)
             if found.keys:
                 self._engine(lambda now: self.engine.keys_found(event.channel, found.keys, now))
             else:
@@ -234,7 +234,8 @@ class KeyingDaemon:
 
     async def _authorize(self, event: ike.TunnelProposed) -> None:
         note = partial(self._note_question, event.flow, True)
-        verdict = await self.discovery.authorization(event.flow.destination, event.identity, event.key, note)
+        verdict = await self.discovery.authorization(event.flow.destination, event.identity, event.key, note,
+                                                     event.peer)
         if not verdict.authorized:
             self._refuse(event, verdict.detail)
             return

@@ -1,6 +1,6 @@
 """What the DNS says about hosts and their gateways: RFC 4322 sections 2.3, 3.2.4, 3.3.1 and 3.3.3."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,8 +15,10 @@ from oesvc.oe import events as ev
 from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys, speaks_for
 from oesvc.oe.delegation import Delegation
 
-TXT, KEY = 16, 25
-TYPE_NAMES = {TXT: "TXT", KEY: "KEY"}
+TXT, KEY, IPSECKEY = 16, 25, 45
+TYPE_NAMES = {TXT: "TXT", KEY: "KEY", IPSECKEY: "IPSECKEY"}
+DELEGATING = (TXT, IPSECKEY)
+"What may delegate at a reverse name. TXT is RFC 4322's; IPSECKEY came with RFC 4025 (decisions.md 1C.12)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,10 @@ class Verdict:
 
 
 class Discovery:
-    """The questions that keying asks of the DNS. Nothing here fails: silence and forgery are answers too."""
+    """The questions that keying asks of the DNS. Nothing here fails: silence and forgery are answers too.
+
+    `client` is whose traffic makes us ask, of ours or of a peer's.
+    """
 
     def __init__(self, resolver: Resolver, policy: DnssecPolicy, random: Callable[[], float]) -> None:
         """`random` gives numbers of [0, 1): gateways of one precedence are tried in random order (5.2)."""
@@ -61,13 +66,14 @@ class Discovery:
         self._policy = policy
         self._random = random
 
-    async def delegations(self, destination: Address, note: Note) -> ev.Answered:
+    async def delegations(self, destination: Address, note: Note, client: Address | None = None) -> ev.Answered:
         """Who may be keyed with for a host: one event for its connection, all look-ups done (3.2.4)."""
-        judged = judge(await self._look_up(reverse_name(destination), TXT, note), destination, self._policy)
+        answers = await self._look_up_all(reverse_name(destination), DELEGATING, note, client)
+        judged = judge(answers, destination, self._policy)
         if not isinstance(judged, ev.DelegationFound):
             return judged
         missing = [d for d in judged.delegations if not d.keys]
-        found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note)) for d in missing])
+        found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note, client)) for d in missing])
         keys = dict(zip(missing, found, strict=True))
         complete = [replace(d, keys=keys[d].keys) if d in keys else d for d in judged.delegations]
         usable = sorted((d for d in complete if d.keys), key=lambda d: (d.precedence, self._random()))
@@ -77,25 +83,33 @@ class Discovery:
             return replace(refused, detail=f"{judged.detail}; its gateway's key: {refused.detail}", expires=expires)
         return ev.DelegationFound(judged.detail, expires, tuple(usable))
 
-    async def keys(self, identity: Identity, note: Note) -> Keys:
-        """A gateway's keys: KEY at its name (3.3.1); where it has none, those of its delegation to itself."""
-        name = _name(identity)
-        found = judge_keys(await self._look_up(name, KEY, note), self._policy)
-        if found.keys or not isinstance(identity, AddressIdentity) or isinstance(found.refused, ev.DelegationBad):
-            return found
-        itself = judge(await self._look_up(name, TXT, note), identity.address, self._policy)
-        if isinstance(itself, ev.DelegationFound):
-            for delegation in itself.delegations:
-                if delegation.gateway == identity.address and delegation.keys:
-                    return Keys(delegation.keys, itself.expires, itself.detail)
-        return replace(found, detail=f"KEY: {found.detail}; TXT: {itself.detail}")
+    async def keys(self, identity: Identity, note: Note, client: Address | None = None) -> Keys:
+        """A gateway's keys: KEY at its name (3.3.1); where it has none, those that its name delegates to itself.
 
-    async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note) -> Verdict:
+        A TXT record delegates at reverse names only, IPSECKEY at any (RFC 4025 section 1.2).
+        """
+        name, itself = _name(identity), _gateway(identity)
+        found = judge_keys(await self._look_up(name, KEY, note, client), self._policy)
+        if found.keys or isinstance(found.refused, ev.DelegationBad):
+            return found
+        types = DELEGATING if isinstance(identity, AddressIdentity) else (IPSECKEY,)
+        judged = judge(await self._look_up_all(name, types, note, client), itself, self._policy, calling=False)
+        own = [] if not isinstance(judged, ev.DelegationFound) else [
+            key for delegation in judged.delegations if delegation.gateway == itself for key in delegation.keys]
+        if own:
+            return Keys(tuple(dict.fromkeys(own)), judged.expires, judged.detail)
+        refused = judged if isinstance(judged, ev.DelegationBad) else found.refused
+        asked = " and ".join(TYPE_NAMES[rdtype] for rdtype in types)
+        return replace(found, detail=f"KEY: {found.detail}; {asked}: {judged.detail}", refused=refused)
+
+    async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note,
+                            client: Address | None = None) -> Verdict:
         """Whether the gateway that proved to be `identity` by `key` may act for `host` (3.3.2, 3.3.3)."""
-        gateway = identity.address if isinstance(identity, AddressIdentity) else identity.fqdn
+        gateway = _gateway(identity)
         if gateway == host:
             return Verdict(True, f"{host} speaks for itself")
-        judged = judge(await self._look_up(reverse_name(host), TXT, note), host, self._policy, calling=False)
+        answers = await self._look_up_all(reverse_name(host), DELEGATING, note, client)
+        judged = judge(answers, host, self._policy, calling=False)
         if not isinstance(judged, ev.DelegationFound):
             return Verdict(False, f"{host} names no gateway: {judged.detail}")
         if any(speaks_for(delegation, gateway, key) for delegation in judged.delegations):
@@ -103,16 +117,26 @@ class Discovery:
         named = ", ".join(map(str, judged.delegations))
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
 
-    async def _look_up(self, name: Name, rdtype: int, note: Note) -> Answer:
+    async def _look_up_all(self, name: Name, rdtypes: Sequence[int], note: Note,
+                           client: Address | None) -> list[Answer]:
+        """All at the same time."""
+        return await gatherResults([Deferred.fromCoroutine(self._look_up(name, rdtype, note, client))
+                                    for rdtype in rdtypes])
+
+    async def _look_up(self, name: Name, rdtype: int, note: Note, client: Address | None) -> Answer:
         question = f"{TYPE_NAMES[rdtype]} {name_text(name)}"
         note(Asked(question))
-        answer = await self._resolver.look_up(name, rdtype)
+        answer = await self._resolver.look_up(name, rdtype, client)
         note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
         return answer
 
 
 def _name(identity: Identity) -> Name:
     return reverse_name(identity.address) if isinstance(identity, AddressIdentity) else parse_name(identity.fqdn)
+
+
+def _gateway(identity: Identity) -> Address | str:
+    return identity.address if isinstance(identity, AddressIdentity) else identity.fqdn
 
 
 def _identity(delegation: Delegation) -> Identity:

@@ -32,8 +32,11 @@ class Clock(Protocol):
 class Resolver(Protocol):
     """The DNS, validated."""
 
-    def look_up(self, name: Name, rdtype: int) -> "Deferred[Answer]":
-        """Ask for one RRset. Never fails: silence and nonsense are answers too, INDETERMINATE."""
+    def look_up(self, name: Name, rdtype: int, client: Address | None = None) -> "Deferred[Answer]":
+        """Ask for one RRset. Never fails: silence and nonsense are answers too, INDETERMINATE.
+
+        `client` is whose traffic makes us ask: what one prefix may ask at a time is limited. None: we ourselves.
+        """
 
 
 class ForwardingPlane(Protocol):

@@ -46,7 +46,7 @@ class FakeResolver:
         self.answers = {}
         self.waiting = None
 
-    def look_up(self, name, rdtype):
+    def look_up(self, name, rdtype, client=None):
         self.diary.append(("ask", rdtype, b".".join(name).decode()))
         missing = Answer(name, rdtype, AnswerKind.NXDOMAIN, SecurityStatus.SECURE, "proven", expires=900.0)
         answer = self.answers.get((name, rdtype), missing)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
 from typing import Any
@@ -13,15 +13,18 @@ from twisted.python.failure import Failure
 
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
+from oesvc.dns.budget import Limits
 from oesvc.dns.cache import ExpiringCache
 from oesvc.dns.chain import Chain
-from oesvc.dns.failures import INDETERMINATE_TTL
+from oesvc.dns.crowd import Crowd, CrowdLimits
+from oesvc.dns.failures import INDETERMINATE_TTL, Indeterminate
 from oesvc.dns.fetch import Fetcher, Observer
 from oesvc.dns.name import name_text, parse_name
 from oesvc.dns.records import RecordType, type_text
 from oesvc.dns.sockets import Endpoint, PrepareSocket, leave_as_is
 from oesvc.dns.upstream import Upstream
 from oesvc.dns.validator import Judge, Validator
+from oesvc.ipsec.flow import Address
 
 MAX_ANSWERS = 10000
 MAX_REMEMBERED = 4096
@@ -57,6 +60,10 @@ class DnsConfig:
     "Seconds to wait for each datagram's answer; the servers take turns."
     patience: float = 8.0
     "Seconds after which a look-up is answered with INDETERMINATE (RFC 4322 section 3.2.4: DNS times out)."
+    limits: Limits = field(default_factory=Limits)
+    "What one look-up may cost."
+    crowd: CrowdLimits = field(default_factory=CrowdLimits)
+    "How many may be under way."
 
     def __post_init__(self) -> None:
         if not self.servers:
@@ -83,19 +90,25 @@ class ValidatingResolver:
         """`clock` tells UNIX time; `prepare_socket` sees each socket before it speaks."""
         self._config, self._reactor, self._clock, self._observer = config, reactor, clock, observer
         self._fetcher = Fetcher(reactor, config.servers, config.tries, prepare_socket, observer)
-        self._validator = Validator(self._judge(), clock)
+        self._validator = Validator(self._judge(), clock, config.limits)
+        self._crowd = Crowd(config.crowd)
         self._answers: ExpiringCache[tuple[Name, int], Answer] = ExpiringCache(MAX_ANSWERS, clock)
         self._waiting: dict[tuple[Name, int], list[Deferred[Answer]]] = {}
         self._closed = False
 
-    def look_up(self, name: Name, rdtype: int) -> "Deferred[Answer]":
+    def look_up(self, name: Name, rdtype: int, client: Address | None = None) -> "Deferred[Answer]":
         """Ask for one RRset, or remember it. Never fails."""
         if self._closed:
             return succeed(self._nothing(name, rdtype, "the resolver is closed"))
         known = self._answers.get((name, rdtype))
         if known is not None:
             return succeed(known)
+        try:
+            place = self._crowd.enter(client, len(self._waiting))
+        except Indeterminate as refusal:
+            return succeed(self._nothing(name, rdtype, str(refusal)))
         answer: Deferred[Answer] = Deferred()
+        answer.addBoth(self._leave, place)
         answer.addTimeout(self._config.patience, self._reactor,
                           onTimeoutCancel=lambda _, seconds: self._out_of_patience(name, rdtype, seconds))
         if (name, rdtype) in self._waiting:
@@ -121,6 +134,10 @@ class ValidatingResolver:
         if self._config.mode is Mode.VALIDATE:
             return Chain(self._fetcher.fetch, self._config.anchors, self._clock, self._config.clock_skew)
         return Upstream(self._fetcher, self._clock, believe=self._config.mode is Mode.TRUST_AD)
+
+    def _leave(self, result: Any, place: str | None) -> Any:
+        self._crowd.leave(place)
+        return result
 
     def _deliver(self, answer: Answer) -> None:
         if sum(map(len, answer.rdatas)) <= MAX_REMEMBERED:

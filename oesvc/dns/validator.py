@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
-from oesvc.dns.budget import Budget
+from oesvc.dns.budget import DEFAULT, Budget, Limits
 from oesvc.dns.failures import BOGUS_TTL, INDETERMINATE_TTL, Bogus, Indeterminate, MalformedData
 from oesvc.dns.name import MAX_NAME, is_below, name_text, to_wire
 from oesvc.dns.proof import Denied, Proof, Unsigned
@@ -47,13 +47,13 @@ class _Trail:
 
 
 class Validator:
-    def __init__(self, judge: Judge, clock: Callable[[], float]) -> None:
-        self._judge, self._clock = judge, clock
+    def __init__(self, judge: Judge, clock: Callable[[], float], limits: Limits = DEFAULT) -> None:
+        self._judge, self._clock, self._limits = judge, clock, limits
 
     @inlineCallbacks
     def validate(self, name: Name, rdtype: int) -> Generator[Any, Any, Answer]:
         """Every failure of the DNS is an answer; others are errors of this program."""
-        budget = Budget()
+        budget = Budget(self._limits)
         try:
             message = yield self._judge.ask(name, rdtype, budget)
             answer: Answer = yield self._follow(_Trail(name, rdtype, name, message, budget))

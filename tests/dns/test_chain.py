@@ -8,7 +8,7 @@ from twisted.internet.defer import succeed
 
 from oesvc.dns.anchors import TrustAnchor, group_anchors, parse_anchors, read_anchors
 from oesvc.dns.answer import AnswerKind, SecurityStatus
-from oesvc.dns.budget import MAX_QUERIES
+from oesvc.dns.budget import DEFAULT
 from oesvc.dns.fetch import UNFILTERED
 from oesvc.dns.name import is_below, parse_name, to_wire
 from oesvc.dns.records import RecordType as T
@@ -224,4 +224,4 @@ def test_a_resolver_that_always_leads_on_is_left_after_a_bounded_number_of_queri
     impostor.fetch = lead_on
     long_name = ".".join("0123456789abcdef" * 2) + ".ip6.arpa"
     assert verdict(long_name).status in (BOGUS, INDETERMINATE)
-    assert len(asked) <= MAX_QUERIES
+    assert len(asked) <= DEFAULT.queries

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from oesvc.dns.budget import MAX_SIGNATURES, Budget
+from oesvc.dns.budget import DEFAULT, Budget
 from oesvc.dns.failures import Bogus, Indeterminate
 from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.records import Dnskey, Ds, RecordType
@@ -113,9 +113,9 @@ def test_colliding_keys_and_many_signatures_are_bounded(key):
     budget = Budget()
     with pytest.raises(Bogus, match="too many signatures"):
         verify(spoiled, ZONE, [key.dnskey] * 50, NOW, budget)
-    for _ in range(MAX_SIGNATURES - MAX_TRIES_PER_RRSET):
+    for _ in range(DEFAULT.signatures - MAX_TRIES_PER_RRSET):
         budget.spend_signature()
-    with pytest.raises(Indeterminate, match=f"after {MAX_SIGNATURES} signature checks"):
+    with pytest.raises(Indeterminate, match=f"after {DEFAULT.signatures} signature checks"):
         verify(rrset, ZONE, [key.dnskey], NOW, budget)
 
 
