@@ -78,9 +78,9 @@ class Gateway:
         return [str(entry[0]) for entry in self.diary if entry[0] in ("hold", "pass-through", "deny", "encrypt")]
 
     def asked(self) -> list[str]:
-        """The steps of the time line so far."""
+        """The steps of section 11.2 so far."""
         return [entry.arrow.label for flow in (Flow(ALICE, BOB), Flow(BOB, ALICE))
-                for entry in self.daemon.journal.entries(flow) if entry.arrow]
+                for entry in self.daemon.journal.entries(flow) if entry.arrow and entry.arrow.label]
 
 
 class Pair:

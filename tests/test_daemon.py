@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from oesvc.daemon import FAILURES, KeyingDaemon
-from oesvc.discovery import TXT, Discovery
+from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
 from oesvc.ike import events as ike
@@ -27,6 +27,7 @@ from tests.oe.test_connections import table
 
 GCM = EspTransform(Encryption.AES_GCM_16, 128, None)
 THERE, HERE = str(FLOW), str(FLOW.reversed())
+ASKED = [("ask", rdtype, "66.0.2.192.in-addr.arpa") for rdtype in (TXT, IPSECKEY)]
 
 
 def sa(spi, flow):
@@ -85,7 +86,7 @@ def world():
 def test_from_acquire_to_the_last_delete(world):
     world.keyed()
     assert world.since() == [
-        ("hold", THERE), ("ask", TXT, "66.0.2.192.in-addr.arpa"), ("initiate", THERE, str(SG_B), 1),
+        ("hold", THERE), *ASKED, ("initiate", THERE, str(SG_B), 1),
         ("add", THERE, [0x2000, 0x1000]), ("sas_installed", 1), ("encrypt", THERE)]
     world.clock.advance(60.0)
     assert world.since() == [("forget", THERE), ("delete_tunnel", 1)]
@@ -111,7 +112,7 @@ def test_flow_in_progress_is_asked_for_once(world):
     world.resolver.waiting = []
     for _ in range(3):
         world.daemon.acquired(FLOW)
-    assert world.since() == [("hold", THERE), ("ask", TXT, "66.0.2.192.in-addr.arpa")]
+    assert world.since() == [("hold", THERE), *ASKED]
 
 
 @pytest.mark.conformance("C-4.2-02", "C-4.2-03")
@@ -120,7 +121,7 @@ def test_many_look_ups_are_under_way_at_once(world):
     flows = [Flow(ALICE, BOB + n) for n in range(100)]
     for flow in flows:
         world.daemon.acquired(flow)
-    assert len(world.resolver.waiting) == 100
+    assert len(world.resolver.waiting) == 200
     for deferred, answer in reversed(world.resolver.waiting):
         deferred.callback(answer)
     assert [world.daemon.connections.get(flow).state for flow in flows] == [State.PENDING_OE] + 99 * [State.CLEAR_TEXT]
@@ -152,7 +153,7 @@ def test_kernel_that_refuses_the_sas_is_a_failure_of_the_flow(world):
 @pytest.mark.conformance("C-3.3.2-01", "C-3.3.2-08", "C-3.3.2-02", "C-3.3-01")
 def test_authorized_proposal_is_accepted_and_keyed(world):
     world.says(ike.TunnelProposed(7, FLOW, SG_B, AddressIdentity(SG_B), KEY))
-    assert world.since() == [("ask", TXT, "66.0.2.192.in-addr.arpa"), ("hold", THERE), ("accept_tunnel", 7)]
+    assert world.since() == [*ASKED, ("hold", THERE), ("accept_tunnel", 7)]
     world.says(ike.SasReady(7, FLOW, (IN,)), ike.SasReady(7, FLOW, (OUT,)),
                ike.TunnelUp(7, FLOW, SG_A, SG_B, AddressIdentity(SG_B)))
     assert world.since() == [("add", THERE, [0x2000]), ("sas_installed", 7), ("add", THERE, [0x1000]),
@@ -257,15 +258,17 @@ def test_close_tells_the_engine(world):
 def test_journal_tells_the_story_in_the_steps_of_the_rfc(world):
     world.keyed()
     steps = [entry.arrow.label for entry in world.daemon.journal.entries(FLOW) if entry.arrow]
-    assert steps == ["5", "5B", "5C", "6"]
+    assert [step for step in steps if step] == ["5", "5B", "5C", "6"]
 
 
 def test_proposal_that_comes_during_our_look_up_ends_neither(world):
     world.resolver.waiting = []
     world.daemon.acquired(FLOW)
     world.says(ike.TunnelProposed(7, FLOW, SG_B, AddressIdentity(SG_B), KEY))
-    (ours, answer), (theirs, same_answer) = world.resolver.waiting
-    theirs.callback(same_answer)
+    ours, theirs = world.resolver.waiting[:2], world.resolver.waiting[2:]
+    for waiting, answer in theirs:
+        waiting.callback(answer)
     assert ("accept_tunnel", 7) in world.since()
-    ours.callback(answer)
+    for waiting, answer in ours:
+        waiting.callback(answer)
     assert world.connection().state is State.PENDING_OE

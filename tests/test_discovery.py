@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from twisted.internet.defer import Deferred
 
+from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.discovery import KEY as KEY_TYPE
-from oesvc.discovery import TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity
@@ -47,6 +47,10 @@ def world():
     return World()
 
 
+def asked(name):
+    return [("ask", rdtype, name) for rdtype in (TXT, IPSECKEY)]
+
+
 def delegation(gateway, key=None, precedence=10):
     return strings(f"X-IPsec-Server({precedence})={gateway} {key.to_base64() if key else ''}".strip())
 
@@ -56,7 +60,7 @@ def test_key_in_the_record_saves_the_second_question(world):
     world.publish(reverse_name(BOB), TXT, delegation(SG_B, KEY))
     found = world.delegations(BOB)
     assert [(d.gateway, d.keys) for d in found.delegations] == [(SG_B, (KEY,))]
-    assert world.resolver.diary == [("ask", TXT, "66.0.2.192.in-addr.arpa")]
+    assert world.resolver.diary == asked("66.0.2.192.in-addr.arpa")
 
 
 @pytest.mark.conformance("C-2.3.2-03", "C-5.2-08", "C-3.2.4-05")
@@ -66,7 +70,7 @@ def test_record_without_key_sends_for_the_gateways_key(world):
     found = world.delegations(BOB)
     assert [(d.gateway, d.keys) for d in found.delegations] == [(SG_B, (KEY,))]
     assert found.expires == 100.0
-    assert world.resolver.diary[1:] == [("ask", KEY_TYPE, "5.1.1.192.in-addr.arpa")]
+    assert world.resolver.diary[2:] == [("ask", KEY_TYPE, "5.1.1.192.in-addr.arpa")]
 
 
 @pytest.mark.conformance("C-3.2.4-06", "C-2.3.2-04", "C-5.2.2-02")
@@ -111,7 +115,57 @@ def test_gateway_without_key_record_is_known_by_its_delegation_to_itself(world):
 def test_gateway_without_any_key_says_what_was_looked_for(world):
     found = world.keys(AddressIdentity(SG_A))
     assert found.keys == ()
-    assert found.detail.startswith("KEY: ") and "TXT: " in found.detail
+    assert found.detail.startswith("KEY: ") and "TXT and IPSECKEY: " in found.detail
+
+
+def test_txt_and_ipseckey_are_asked_for_at_the_same_time_and_count_together(world):
+    world.publish(reverse_name(BOB), TXT, delegation(SG_B, KEY, 20))
+    world.publish(reverse_name(BOB), IPSECKEY, bytes([10, 1, 2]) + SG_A.packed + KEY.to_rfc3110(),
+                  bytes([5, 1, 2]) + SG_B.packed + OTHER_KEY.to_rfc3110())
+    world.resolver.waiting, results = [], []
+    looking_up = Deferred.fromCoroutine(world.discovery.delegations(BOB, world.noted.append))
+    looking_up.addCallback(results.append)
+    assert [answer.rdtype for _, answer in world.resolver.waiting] == [TXT, IPSECKEY]
+    for waiting, answer in reversed(world.resolver.waiting):
+        waiting.callback(answer)
+    assert [(d.precedence, d.gateway, d.keys) for d in results[0].delegations] == [
+        (5, SG_B, (OTHER_KEY, KEY)), (10, SG_A, (KEY,))]
+
+
+def test_host_that_does_ipsec_by_itself_is_keyed_with_by_ipseckey_alone(world):
+    """Gateway type 0, as libreswan publishes it; unsigned too, for it speaks for its own address only."""
+    world.publish(reverse_name(BOB), IPSECKEY, b"\x0a\0\2" + KEY.to_rfc3110(), status=SecurityStatus.INSECURE)
+    found = world.delegations(BOB)
+    assert [(d.gateway, d.keys) for d in found.delegations] == [(BOB, (KEY,))]
+
+
+@pytest.mark.parametrize("identity, name, gateway", [
+    (AddressIdentity(SG_A), reverse_name(SG_A), b"\0"), (AddressIdentity(SG_A), reverse_name(SG_A), b"\1"),
+    (FqdnIdentity("gw.example.com"), (b"gw", b"example", b"com"), b"\0"),
+    (FqdnIdentity("gw.example.com"), (b"gw", b"example", b"com"), b"\3")])
+def test_gateway_without_key_record_is_known_by_its_ipseckey(world, identity, name, gateway):
+    places = {b"\0": b"", b"\1": SG_A.packed, b"\3": b"\2gw\7example\3com\0"}
+    world.publish(name, IPSECKEY, b"\x0a" + gateway + b"\2" + places[gateway] + KEY.to_rfc3110(),
+                  b"\x0a\1\2" + SG_B.packed + OTHER_KEY.to_rfc3110())
+    assert world.keys(identity).keys == (KEY,)
+
+
+def test_txt_at_a_name_of_the_forward_map_is_no_key(world):
+    world.publish((b"gw", b"example", b"com"), TXT, delegation("@gw.example.com", KEY))
+    assert world.keys(FqdnIdentity("gw.example.com")).keys == ()
+    assert TXT not in [rdtype for _, rdtype, _ in world.resolver.diary]
+
+
+def test_forged_records_beside_an_absent_key_make_the_gateway_bad(world):
+    world.publish(reverse_name(BOB), TXT, delegation(SG_B))
+    world.publish(reverse_name(SG_B), IPSECKEY, b"", status=SecurityStatus.BOGUS)
+    assert type(world.delegations(BOB)) is ev.DelegationBad
+
+
+def test_record_without_key_lets_any_key_of_its_gateway_speak_whatever_stands_beside_it(world):
+    world.publish(reverse_name(ALICE), TXT, delegation(SG_A))
+    world.publish(reverse_name(ALICE), IPSECKEY, bytes([10, 1, 2]) + SG_A.packed + OTHER_KEY.to_rfc3110())
+    assert world.authorized(ALICE, AddressIdentity(SG_A), KEY).authorized
 
 
 @pytest.mark.conformance("C-3.3.2-07", "C-7-03")
@@ -130,7 +184,7 @@ def test_gateway_may_act_for_a_host_that_names_it_and_its_key(world, gateway, ke
     verdict = world.authorized(ALICE, AddressIdentity(SG_A), KEY)
     assert verdict.authorized is authorized
     assert verdict.detail
-    assert world.resolver.diary == [("ask", TXT, "65.0.1.192.in-addr.arpa")]
+    assert world.resolver.diary == asked("65.0.1.192.in-addr.arpa")
 
 
 @pytest.mark.conformance("C-5.3-01", "C-5.3-05")
@@ -143,7 +197,8 @@ def test_gateway_known_by_name_may_act_for_the_host_that_names_it(world):
 def test_each_question_and_answer_is_noted(world):
     world.delegations(BOB)
     assert [str(note) for note in world.noted] == [
-        "TXT 66.0.2.192.in-addr.arpa.?", "TXT 66.0.2.192.in-addr.arpa.: no such name, secure: proven"]
+        "TXT 66.0.2.192.in-addr.arpa.?", "TXT 66.0.2.192.in-addr.arpa.: no such name, secure: proven",
+        "IPSECKEY 66.0.2.192.in-addr.arpa.?", "IPSECKEY 66.0.2.192.in-addr.arpa.: no such name, secure: proven"]
 
 
 def test_answers_are_values(world):

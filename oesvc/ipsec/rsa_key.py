@@ -43,7 +43,8 @@ class RsaPublicKey:
     def from_base64(cls, text: str) -> "RsaPublicKey":
         """Read RFC 3110 octets from base64; white space in it is ignored (RFC 4322 section 5.2.1)."""
         try:
-            return cls.from_rfc3110(base64.b64decode("".join(text.split()), validate=True))
+            octets = "".join(text.split()).encode("ascii", "replace")
+            return cls.from_rfc3110(base64.b64decode(octets, validate=True))
         except binascii.Error as error:
             raise KeyFormatError(f"the key is no base64: {error}") from None
 

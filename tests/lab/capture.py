@@ -13,7 +13,7 @@ ETHERTYPES = {0x0800: 4, 0x86DD: 6}
 ICMP, TCP, UDP, ESP, ICMPV6 = 1, 6, 17, 50, 58
 PROTOCOLS = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP", ESP: "ESP", ICMPV6: "ICMPv6"}
 EXCHANGES = {2: "main mode", 4: "aggressive mode", 5: "informational", 32: "quick mode"}
-DNS_TYPES = {1: "A", 2: "NS", 16: "TXT", 25: "KEY", 28: "AAAA", 43: "DS", 48: "DNSKEY"}
+DNS_TYPES = {1: "A", 2: "NS", 16: "TXT", 25: "KEY", 28: "AAAA", 43: "DS", 45: "IPSECKEY", 48: "DNSKEY"}
 ISAKMP_PORTS = {500, 4500}
 
 

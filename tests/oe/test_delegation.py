@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oesvc.oe.authorization import read_txt
 from oesvc.oe.delegation import Delegation, MalformedRecordError, parse_delegation, parse_key_record
-from tests.oe.parts import KEY, SG_A
+from tests.oe.parts import KEY, OTHER_KEY, SG_A
 
 WRITTEN = f"X-IPsec-Server(10)=192.1.1.4 {KEY.to_base64()}"
 
@@ -23,6 +23,7 @@ WRITTEN = f"X-IPsec-Server(10)=192.1.1.4 {KEY.to_base64()}"
     (f"X-IPsec-Server(0)=@GW.Example.com. {KEY.to_base64()}", Delegation(0, "gw.example.com", (KEY,))),
     ("X-IPsec-Server(65535)=2001:db8::4", Delegation(65535, ip_address("2001:db8::4"))),
     (f"X-IPsec-Server(10)=192.1.1.4 0s{KEY.to_base64()}", Delegation(10, SG_A, (KEY,))),
+    (f"X-IPsec-Server(10)=192.1.1.4 {KEY.to_base64()[:200]} {KEY.to_base64()[200:]}", Delegation(10, SG_A, (KEY,))),
 ])
 def test_delegation_is_read(text, delegation):
     assert parse_delegation(text) == delegation
@@ -48,6 +49,18 @@ def test_other_applications_records_are_ignored(text):
     ("X-IPsec-Server(10)=0.0.0.0", "not the address of one host"),
     ("X-IPsec-Server(10)=224.0.0.1", "not the address of one host"),
     ("X-IPsec-Server(10)=@-bad-", "no @FQDN"),
+    ("X-IPsec-Server=192.1.1.4", "the precedence is missing"),
+    ("X-IPsec-Gateway(10)=192.1.1.4", "the attribute is called X-IPsec-Server"),
+    ("\"X-IPsec-Server(10)=192.1.1.4\"", "quotes belong to a zone file"),
+    ("X-IPsec-Server(10) = 192.1.1.4", "no blank stands next to the `=`"),
+    ("X-IPsec-Server(1.5)=192.1.1.4", "a number from 0 to 65535"),
+    ("X-IPsec-Server (10)=192.1.1.4", "without blanks around it"),
+    ("X-IPsec-Server(10)=gw.example.com", "a name is written @gw.example.com"),
+    ("X-IPsec-Server(10)=[2001:db8::4]", "without brackets"),
+    ("X-IPsec-Server(10)=2001:db8::4%eth0", "neither an IP address nor @FQDN"),
+    (f"{WRITTEN} {OTHER_KEY.to_base64()}", "publish one record a key"),
+    (f"{WRITTEN} 0s{OTHER_KEY.to_base64()}", "publish one record a key"),
+    ("X-IPsec-Server(10)=192.1.1.4 \u00e4", "the key is no base64"),
     ("X-IPsec-Server(10)=192.1.1.4 !!!!", "the key is no base64"),
     ("X-IPsec-Server(10)=192.1.1.4 AQM=", "cut short"),
     (f"X-IPsec-Server(10)=192.1.1.4 {base64.b64encode(bytes([1, 3]) + bytes([129] * 64)).decode()}", "512 bits"),
@@ -83,6 +96,12 @@ def test_key_record_of_the_rfc_is_read():
 def test_key_record_for_another_purpose_is_refused_with_the_reason(header, complaint):
     with pytest.raises(MalformedRecordError, match=complaint):
         parse_key_record(bytes.fromhex(header) + (KEY.to_rfc3110() if len(header) == 8 else b""))
+
+
+def test_what_can_be_read_but_is_odd_is_remarked():
+    assert parse_delegation(WRITTEN).remarks == ()
+    odd = parse_delegation(f"X-IPsec-Server(10)=192.1.1.4 0s{KEY.to_base64()[:9]} {KEY.to_base64()[9:]}")
+    assert odd == parse_delegation(WRITTEN) and len(odd.remarks) == 2
 
 
 @given(st.binary(max_size=600))
