@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oesvc.dns.answer import Name
 from oesvc.dns.name import name_text, parse_name
-from oesvc.dns.records import Dnskey, Ds
+from oesvc.dns.records import Dnskey, Ds, make_dnskey
 from oesvc.dns.signatures import is_delegated_to, strongest
 
 DEBIAN_ROOT_KEY = Path("/usr/share/dns/root.key")
@@ -104,7 +104,7 @@ def _dnskey(fields: Sequence[str]) -> Dnskey:
         key = base64.b64decode("".join(fields[3:]), validate=True)
     except binascii.Error:
         raise ValueError("the key of a DNSKEY is written in base64") from None
-    return Dnskey(flags, protocol, algorithm, flags.to_bytes(2, "big") + bytes([protocol, algorithm]) + key)
+    return make_dnskey(flags, protocol, algorithm, key)
 
 
 def _numbers(fields: Sequence[str], limits: Sequence[int]) -> list[int]:

@@ -15,6 +15,10 @@ class Limits:
     signatures: int = 64
     depth: int = 20
     "Zones between the anchor and the answer."
+    hashes: int = 20000
+    "Runs of SHA-1 for NSEC3; an absence in ip6.arpa at 150 iterations takes 5000."
+    octets: int = 262144
+    "Of all the messages that came."
 
 
 DEFAULT = Limits()
@@ -26,6 +30,7 @@ class Budget:
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
         self._queries, self._signatures, self._depth = limits.queries, limits.signatures, limits.depth
+        self._hashes, self._octets = limits.hashes, limits.octets
 
     def spend_query(self) -> None:
         if not self._queries:
@@ -36,6 +41,17 @@ class Budget:
         if not self._signatures:
             raise Indeterminate(f"given up after {self._limits.signatures} signature checks for one look-up")
         self._signatures -= 1
+
+    def spend_hashes(self, count: int) -> None:
+        """CVE-2023-50868: a name of many labels and a zone of many iterations."""
+        self._hashes -= count
+        if self._hashes < 0:
+            raise Indeterminate(f"given up after {self._limits.hashes} NSEC3 hashes for one look-up")
+
+    def spend_octets(self, count: int) -> None:
+        self._octets -= count
+        if self._octets < 0:
+            raise Indeterminate(f"given up after {self._limits.octets} octets of answers for one look-up")
 
     @contextmanager
     def descend(self) -> Iterator[None]:

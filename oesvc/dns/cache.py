@@ -9,27 +9,34 @@ V = TypeVar("V")
 
 
 class ExpiringCache(Generic[K, V]):
-    """Forgets what has expired, and what was not used for longest when it is full."""
+    """Forgets what has expired, and what was not used for longest when it is full.
+
+    When the clock was set back, what came before is forgotten too: nobody knows how old it is.
+    """
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
-        self._entries: OrderedDict[K, tuple[V, float]] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[V, float, float]] = OrderedDict()
         self._capacity, self._clock = capacity, clock
 
     def get(self, key: K) -> V | None:
-        value, expires = self._entries.get(key, (None, 0.0))
-        if value is None or expires <= self._clock():
+        value, begins, expires = self._entries.get(key, (None, 0.0, 0.0))
+        if value is None or not begins <= self._clock() < expires:
             self._entries.pop(key, None)
             return None
         self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V, expires: float) -> None:
-        if expires <= self._clock():
+        now = self._clock()
+        if expires <= now:
             return
-        self._entries[key] = (value, expires)
+        self._entries[key] = (value, now, expires)
         self._entries.move_to_end(key)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        self._entries.clear()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -31,7 +31,8 @@ MAX_ZONES = 2000
 MAX_CUTS = 5000
 MAX_KEYS = 32
 "Of one zone; with roll-overs in all its algorithms under way it has eight."
-LOCAL_ZONE_TTL = 3600
+EXEMPT_TTL = 3600
+"Seconds for which a zone that we do not validate by our own decision counts as such, before it is asked about again."
 
 _DENIALS: dict[int, ModuleType] = {RecordType.NSEC: nsec, RecordType.NSEC3: nsec3}
 
@@ -65,11 +66,19 @@ class Chain:
     """Builds chains of trust; knows nothing of aliases and verdicts."""
 
     def __init__(self, fetch: Callable[[Name, int], "Deferred[Message]"], anchors: Sequence[TrustAnchor],
-                 clock: Callable[[], float], clock_skew: int) -> None:
+                 clock: Callable[[], float], clock_skew: int, negative: Sequence[Name] = ()) -> None:
+        """Below the names of `negative` nothing is validated (RFC 7646), but under an anchor of its own."""
         self._fetch, self._clock, self._clock_skew = fetch, clock, clock_skew
         self._anchors = {anchor.zone: anchor for anchor in anchors}
+        self._negative = frozenset(negative)
         self._zones: ExpiringCache[Name, ZoneKeys | Unsigned | Bogus] = ExpiringCache(MAX_ZONES, clock)
         self._cuts: ExpiringCache[Name, Cut] = ExpiringCache(MAX_CUTS, clock)
+
+    def trust(self, anchors: Sequence[TrustAnchor]) -> None:
+        """These from now on. What was built on others is forgotten."""
+        self._anchors = {anchor.zone: anchor for anchor in anchors}
+        self._zones.clear()
+        self._cuts.clear()
 
     def ask(self, name: Name, rdtype: int, budget: Budget) -> "Deferred[Message]":
         """One query out of the look-up's budget."""
@@ -77,13 +86,16 @@ class Chain:
             budget.spend_query()
         except Indeterminate:
             return fail()
-        return self._fetch(name, rdtype)
+        return self._fetch(name, rdtype).addCallback(_weighed, budget)
 
     @inlineCallbacks
     def authenticate(self, rrset: RRset, message: Message, budget: Budget,
                      side: Name | None = None) -> Generator[Any, Any, Proof]:
         """Of an RRset in the answer section of `message`; zones at or above `side` may have signed it."""
         side = _asked_side(rrset.owner, rrset.rdtype) if side is None else side
+        exempted = self._exempted(side)
+        if exempted is not None:
+            return exempted
         signer = self._signer([rrset], side)
         if signer is None:
             what = f"the {type_text(rrset.rdtype)} records of {name_text(rrset.owner)} are not signed"
@@ -96,7 +108,7 @@ class Chain:
         if verified.encloser is None:
             return self._signed(zone, verified.expires)
         denial, records, expires = self._denial(message, zone, budget)
-        room = denial.prove_no_closer_match(records, zone.zone, rrset.owner, verified.encloser)
+        room = denial.prove_no_closer_match(records, zone.zone, rrset.owner, verified.encloser, budget)
         expires = min(expires, verified.expires)
         return Unsigned(room, expires) if room else self._signed(zone, expires)
 
@@ -110,6 +122,11 @@ class Chain:
         # The SOA can only shorten: it needs no signature of its own here.
         limit = self._clock() + negative_ttl(soa)
         side = _asked_side(name, rdtype)
+        if _is_referral(message):
+            raise Indeterminate(f"the server refers to others for {name_text(name)}, so it is no recursive resolver")
+        exempted = self._exempted(side)
+        if exempted is not None:
+            return Denied(kind, Unsigned(exempted.reason, min(exempted.expires, limit)))
         signer = self._signer(denials, side)
         if signer is None:
             what = f"the absence of {type_text(rdtype)} at {name_text(name)} is not signed"
@@ -119,7 +136,7 @@ class Chain:
         if isinstance(zone, Unsigned):
             return Denied(kind, Unsigned(zone.reason, min(zone.expires, limit)))
         denial, records, expires = self._denial(message, zone, budget)
-        absence = denial.prove_absence(records, zone.zone, name, rdtype, nxdomain)
+        absence = denial.prove_absence(records, zone.zone, name, rdtype, nxdomain, budget)
         expires = min(expires, limit)
         proof = Unsigned(absence.unsigned, expires) if absence.unsigned else self._signed(zone, expires)
         return Denied(absence.kind, proof, absence.delegation)
@@ -167,14 +184,27 @@ class Chain:
                 return place
         raise Indeterminate(f"there is no trust anchor at or above {name_text(name)}")
 
+    def _exempted(self, name: Name) -> Unsigned | None:
+        """Whether a negative trust anchor is the nearest of all anchors (RFC 7646 section 2)."""
+        for place in reversed(ancestors(name)):
+            if place in self._negative:
+                reason = f"{name_text(place)} has a negative trust anchor: nothing below it is validated"
+                return Unsigned(reason, self._clock() + EXEMPT_TTL)
+            if place in self._anchors:
+                break
+        return None
+
     @inlineCallbacks
     def _anchored_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys]:
+        anchor = self._anchors[zone]
+        if not anchor.keys and not anchor.delegation:
+            raise Indeterminate(f"every trust anchor of {name_text(zone)} has been revoked")
         message = yield self.ask(zone, RecordType.DNSKEY, budget)
         rrset = message.find(zone, RecordType.DNSKEY)
         if rrset is None or not rrset.signatures:
             raise Indeterminate(f"the resolver hands on no signed DNSKEY of {name_text(zone)}, so it knows no DNSSEC")
         keys = _keys_in(rrset)
-        trusted = tuple(key for key in keys if self._anchors[zone].trusts(key))
+        trusted = tuple(key for key in keys if anchor.trusts(key))
         if not trusted:
             raise Bogus(f"none of the keys of {name_text(zone)} is its trust anchor")
         verified = self._verify(rrset, ZoneKeys(zone, trusted, float("inf")), budget)
@@ -209,7 +239,7 @@ class Chain:
         local = local_zone(name)
         if local is not None and not is_below(anchor, local):
             return Unsigned(f"{name_text(local)} is for private addresses, resolvers answer for it themselves",
-                            self._clock() + LOCAL_ZONE_TTL)
+                            self._clock() + EXEMPT_TTL)
         # A resolver that leaves all signatures out is no attacker: there, this says so.
         yield self.zone_keys(anchor, budget)
         apex = apex if apex is not None else (yield self._probable_apex(name, budget))
@@ -264,9 +294,20 @@ class Chain:
         return Signed(f"signed by {name_text(zone.zone)} under the trust anchor of {name_text(anchor)}", expires)
 
 
+def _weighed(message: Message, budget: Budget) -> Message:
+    budget.spend_octets(message.size)
+    return message
+
+
 def _asked_side(name: Name, rdtype: int) -> Name:
     """Zones that answer for `name` lie at or above this: a DS is the parent's (RFC 4035 section 3.1.4.1)."""
     return name[1:] if rdtype == RecordType.DS else name
+
+
+def _is_referral(message: Message) -> bool:
+    """RFC 1034 section 4.3.1: not the name's own zone speaks, but one above it that knows whom to ask."""
+    return (message.rcode == Rcode.NOERROR and not message.answer and message.find_soa() is None
+            and any(rrset.rdtype == RecordType.NS for rrset in message.authority))
 
 
 def _keys_in(rrset: RRset) -> tuple[Dnskey, ...]:

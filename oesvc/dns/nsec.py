@@ -1,12 +1,14 @@
 """Absence proven by NSEC records: RFC 4035 section 5.4, RFC 6840 section 4. Pure.
 
-`records` are owner and RDATA of NSEC records whose signatures by `zone` have been verified.
+`records` are owner and RDATA of NSEC records whose signatures by `zone` have been verified. Nothing is hashed here:
+the budget is for `nsec3`, which has the same functions.
 """
 
 from collections.abc import Iterable
 
 from oesvc.dns.absence import Absence, denies_type, hides_descendants, is_delegation
 from oesvc.dns.answer import AnswerKind, Name
+from oesvc.dns.budget import Budget
 from oesvc.dns.failures import Bogus
 from oesvc.dns.name import WILDCARD, canonical_key, common_ancestor, is_below, name_text
 from oesvc.dns.records import Nsec, parse_nsec, type_text
@@ -15,7 +17,7 @@ _Chain = list[tuple[Name, Nsec]]
 
 
 def prove_absence(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name, rdtype: int,
-                  nxdomain: bool) -> Absence:
+                  nxdomain: bool, _budget: Budget) -> Absence:
     """What the records prove of `name`, given the answer's code; Bogus when they do not prove it."""
     chain = _parse(records, zone)
     absence = _no_name(chain, zone, name) if nxdomain else None
@@ -26,8 +28,8 @@ def prove_absence(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name,
     return absence
 
 
-def prove_no_closer_match(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name,
-                          encloser: Name) -> str | None:
+def prove_no_closer_match(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name, encloser: Name,
+                          _budget: Budget) -> str | None:
     """That a wildcard below `encloser` was rightly expanded to `name` (RFC 4035 section 5.3.4), or raise Bogus.
 
     Returns why the proof is insecure nevertheless: with NSEC never.

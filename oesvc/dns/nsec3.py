@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from oesvc.dns.absence import Absence, denies_type, hides_descendants, is_delegation
 from oesvc.dns.answer import AnswerKind, Name
+from oesvc.dns.budget import Budget
 from oesvc.dns.failures import Bogus
 from oesvc.dns.name import WILDCARD, name_text, to_wire
 from oesvc.dns.records import Nsec3, RecordType, hash_label, parse_nsec3, type_text
@@ -22,8 +23,8 @@ class _TooCostly(Exception):  # noqa: N818 - an outcome, no error
 class _Chain:
     """The records of one zone with the hashed owners for keys; hashes of names are remembered."""
 
-    def __init__(self, records: Iterable[tuple[Name, bytes]], zone: Name) -> None:
-        self.zone = zone
+    def __init__(self, records: Iterable[tuple[Name, bytes]], zone: Name, budget: Budget) -> None:
+        self.zone, self._budget = zone, budget
         parsed = [(owner, parse_nsec3(rdata)) for owner, rdata in records]
         self._records = {owner[0]: nsec3 for owner, nsec3 in parsed if owner[1:] == zone and _is_known(nsec3)}
         parameters = {(nsec3.salt, nsec3.iterations) for nsec3 in self._records.values()}
@@ -58,6 +59,7 @@ class _Chain:
     def _hash(self, name: Name) -> bytes:
         """RFC 5155 section 5."""
         if name not in self._hashes:
+            self._budget.spend_hashes(self._iterations + 1)
             digest = to_wire(name)
             for _ in range(self._iterations + 1):
                 digest = hashlib.sha1(digest + self._salt, usedforsecurity=False).digest()
@@ -66,10 +68,10 @@ class _Chain:
 
 
 def prove_absence(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name, rdtype: int,
-                  nxdomain: bool) -> Absence:
+                  nxdomain: bool, budget: Budget) -> Absence:
     """What the records prove of `name`, given the answer's code; Bogus when they do not prove it."""
     try:
-        chain = _Chain(records, zone)
+        chain = _Chain(records, zone, budget)
     except _TooCostly:
         return Absence(AnswerKind.NXDOMAIN if nxdomain else AnswerKind.NODATA, delegation=True, unsigned=_costly(zone))
     absence = _no_name(chain, name) if nxdomain else None
@@ -80,14 +82,14 @@ def prove_absence(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name,
     return absence
 
 
-def prove_no_closer_match(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name,
-                          encloser: Name) -> str | None:
+def prove_no_closer_match(records: Iterable[tuple[Name, bytes]], zone: Name, name: Name, encloser: Name,
+                          budget: Budget) -> str | None:
     """That a wildcard below `encloser` was rightly expanded to `name` (RFC 5155 section 8.8), or raise Bogus.
 
     Returns why the proof is insecure nevertheless.
     """
     try:
-        cover = _Chain(records, zone).covering(name[len(name) - len(encloser) - 1:])
+        cover = _Chain(records, zone, budget).covering(name[len(name) - len(encloser) - 1:])
     except _TooCostly:
         return _costly(zone)
     if cover is None:

@@ -87,11 +87,17 @@ class Dnskey:
 
     ZONE = 0x0100
     REVOKE = 0x0080
+    SEP = 0x0001
 
     @property
     def may_sign(self) -> bool:
         """A zone key for DNSSEC that is not revoked (RFC 4034 section 2.1, RFC 5011 section 2.1)."""
         return self.protocol == 3 and self.flags & (self.ZONE | self.REVOKE) == self.ZONE
+
+    @property
+    def revoked(self) -> "Dnskey":
+        """The same key as it is published when it is revoked; its tag is another."""
+        return make_dnskey(self.flags | self.REVOKE, self.protocol, self.algorithm, self.rdata[4:])
 
     @property
     def tag(self) -> int:
@@ -104,6 +110,10 @@ class Dnskey:
 def parse_dnskey(rdata: bytes) -> Dnskey:
     flags, protocol, algorithm = fixed_fields("!HBB", rdata, "DNSKEY")
     return Dnskey(flags, protocol, algorithm, rdata)
+
+
+def make_dnskey(flags: int, protocol: int, algorithm: int, public_key: bytes) -> Dnskey:
+    return Dnskey(flags, protocol, algorithm, struct.pack("!HBB", flags, protocol, algorithm) + public_key)
 
 
 @dataclass(frozen=True, slots=True)

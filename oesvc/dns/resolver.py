@@ -1,7 +1,7 @@
 """The resolver that the daemon asks: RFC 4322 section 4.5's stub that can tell authenticated records from others."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
@@ -24,6 +24,7 @@ from oesvc.dns.records import RecordType, type_text
 from oesvc.dns.sockets import Endpoint, PrepareSocket, leave_as_is
 from oesvc.dns.upstream import Upstream
 from oesvc.dns.validator import Judge, Validator
+from oesvc.dns.wire import Message
 from oesvc.ipsec.flow import Address
 
 MAX_ANSWERS = 10000
@@ -51,6 +52,8 @@ class DnsConfig:
     servers: tuple[Endpoint, ...]
     "Addresses and ports of recursive resolvers, the preferred one first."
     anchors: tuple[TrustAnchor, ...] = ()
+    negative_anchors: tuple[Name, ...] = ()
+    "Below these names nothing is validated (RFC 7646)."
     mode: Mode = Mode.VALIDATE
     trusted_path: bool = False
     "The operator's word that nobody can forge what the servers send; for TRUST_AD off this host."
@@ -90,7 +93,8 @@ class ValidatingResolver:
         """`clock` tells UNIX time; `prepare_socket` sees each socket before it speaks."""
         self._config, self._reactor, self._clock, self._observer = config, reactor, clock, observer
         self._fetcher = Fetcher(reactor, config.servers, config.tries, prepare_socket, observer)
-        self._validator = Validator(self._judge(), clock, config.limits)
+        self._judge = self._make_judge()
+        self._validator = Validator(self._judge, clock, config.limits)
         self._crowd = Crowd(config.crowd)
         self._answers: ExpiringCache[tuple[Name, int], Answer] = ExpiringCache(MAX_ANSWERS, clock)
         self._waiting: dict[tuple[Name, int], list[Deferred[Answer]]] = {}
@@ -124,15 +128,26 @@ class ValidatingResolver:
         """Fetch the keys of the apexes, so that look-ups need not wait for them; tells how far each is believed."""
         return gatherResults([self.look_up(apex, RecordType.DNSKEY) for apex in APEXES])
 
+    def fetch_keys(self, zone: Name) -> "Deferred[Message]":
+        """The DNSKEYs of a zone as the resolver has them now; fails with Indeterminate. For RFC 5011."""
+        return self._fetcher.fetch(zone, RecordType.DNSKEY)
+
+    def trust(self, anchors: Sequence[TrustAnchor]) -> None:
+        """Begin with these anchors from now on; all that is remembered is forgotten. For RFC 5011."""
+        if isinstance(self._judge, Chain):
+            self._judge.trust(anchors)
+        self._answers.clear()
+
     def close(self) -> "Deferred[None]":
         """Look-ups under way end as INDETERMINATE."""
         self._closed = True
         self._fetcher.close()
         return succeed(None)
 
-    def _judge(self) -> Judge:
+    def _make_judge(self) -> Judge:
         if self._config.mode is Mode.VALIDATE:
-            return Chain(self._fetcher.fetch, self._config.anchors, self._clock, self._config.clock_skew)
+            return Chain(self._fetcher.fetch, self._config.anchors, self._clock, self._config.clock_skew,
+                         self._config.negative_anchors)
         return Upstream(self._fetcher, self._clock, believe=self._config.mode is Mode.TRUST_AD)
 
     def _leave(self, result: Any, place: str | None) -> Any:

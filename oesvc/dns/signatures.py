@@ -16,12 +16,17 @@ from oesvc.dns.name import WILDCARD, is_below, name_text, to_wire
 from oesvc.dns.records import Dnskey, Ds, RecordType, Rrsig, parse_rrsig, type_text
 from oesvc.dns.wire import RRset
 
+_RSA = (5, 7, 8, 10)
 # RFC 8624 section 3.3: what a validator must know.
 _DIGESTS = {1: hashlib.sha1, 2: hashlib.sha256, 4: hashlib.sha384}
 
 # Our choice, against KeyTrap: colliding key tags are rare, and so are more than two signatures.
 MAX_KEYS_PER_SIGNATURE = 4
 MAX_TRIES_PER_RRSET = 8
+MAX_EXPONENT = 5
+"Octets, of RSA: those of dnssec-keygen's largest."
+MAX_MODULUS = 512
+"Octets, of RSA: RFC 3110 section 2."
 MAX_DELEGATION_SIGNERS = 16
 "DS records of one zone that are looked at."
 
@@ -49,6 +54,23 @@ def parse_signatures(rrset: RRset) -> list[Rrsig]:
 def verify(rrset: RRset, zone: Name, keys: Sequence[Dnskey], now: float, budget: Budget,
            clock_skew: int = 0) -> Verified:
     """RFC 4035 section 5.3: find a signature by one of the zone's keys that holds, or raise Bogus."""
+    return _find_good(rrset, zone, [key for key in keys if key.may_sign], now, budget, clock_skew)
+
+
+def revokes_itself(rrset: RRset, zone: Name, key: Dnskey, now: float, budget: Budget, clock_skew: int = 0) -> bool:
+    """Whether `key` stands among the zone's DNSKEYs as revoked and signs that itself (RFC 5011 section 2.1)."""
+    revoked = key.revoked
+    if revoked.rdata not in rrset.rdatas:
+        return False
+    try:
+        _find_good(rrset, zone, [revoked], now, budget, clock_skew)
+    except Bogus:
+        return False
+    return True
+
+
+def _find_good(rrset: RRset, zone: Name, keys: Sequence[Dnskey], now: float, budget: Budget,
+               clock_skew: int) -> Verified:
     what = f"the {type_text(rrset.rdtype)} records of {name_text(rrset.owner)}"
     refusal = f"{what} have no signature by {name_text(zone)}"
     tries = 0
@@ -59,8 +81,8 @@ def verify(rrset: RRset, zone: Name, keys: Sequence[Dnskey], now: float, budget:
         if problem:
             refusal = f"{what}: {problem}"
             continue
-        candidates = [key for key in keys if key.may_sign and key.tag == signature.tag
-                      and key.algorithm == signature.algorithm and key.algorithm in ALGORITHMS]
+        candidates = [key for key in keys if key.tag == signature.tag and key.algorithm == signature.algorithm
+                      and _is_affordable(key)]
         refusal = f"{what}: {signature} is by none of the keys of {name_text(zone)}"
         for key in candidates[:MAX_KEYS_PER_SIGNATURE]:
             tries += 1
@@ -71,6 +93,15 @@ def verify(rrset: RRset, zone: Name, keys: Sequence[Dnskey], now: float, budget:
                 return _verified(rrset, signature, now, clock_skew)
             refusal = f"{what}: {signature} of {name_text(zone)} does not verify"
     raise Bogus(refusal)
+
+
+def _is_affordable(key: Dnskey) -> bool:
+    """RSA keys can be made that cost a hundred times as much as honest ones; RFC 3110 section 2 has their form."""
+    if key.algorithm not in _RSA:
+        return True
+    public_key = key.rdata[4:]
+    length, offset = (public_key[0], 1) if public_key[:1] != b"\0" else (int.from_bytes(public_key[1:3], "big"), 3)
+    return length <= MAX_EXPONENT and len(public_key) - offset - length <= MAX_MODULUS
 
 
 def delegated_keys(zone: Name, keys: Sequence[Dnskey], delegation: Sequence[Ds]) -> list[Dnskey]:
@@ -89,6 +120,11 @@ def strongest(delegation: Sequence[Ds]) -> list[Ds]:
     """Those with an algorithm and a digest known here; SHA-1 only without a better one (RFC 4509 section 3)."""
     known = [ds for ds in delegation if ds.algorithm in ALGORITHMS and ds.digest_type in _DIGESTS]
     return [ds for ds in known if ds.digest_type != 1] or known
+
+
+def remaining(signature: Rrsig, now: float) -> int:
+    """Seconds until a signature expires."""
+    return _distance(int(now), signature.expiration)
 
 
 def _objection(rrset: RRset, signature: Rrsig, now: float, clock_skew: int) -> str | None:
@@ -111,8 +147,7 @@ def _objection(rrset: RRset, signature: Rrsig, now: float, clock_skew: int) -> s
 
 
 def _verified(rrset: RRset, signature: Rrsig, now: float, clock_skew: int) -> Verified:
-    remaining = _distance(int(now), signature.expiration)
-    ttl = min(rrset.ttl, signature.original_ttl, max(remaining, 0))
+    ttl = min(rrset.ttl, signature.original_ttl, max(remaining(signature, now), 0))
     owner = _without_wildcard(rrset.owner)
     if signature.labels == len(owner):
         return Verified(now + ttl)

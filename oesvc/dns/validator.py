@@ -19,6 +19,8 @@ from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
 
 # Our choice
 MAX_ALIASES = 9
+MAX_TTL = 86400
+"Seconds that data is believed at most: a forger of an unsigned record would make it last for ever."
 
 
 class Judge(Protocol):
@@ -94,7 +96,7 @@ class Validator:
             yield self._ask_afresh(trail)
             return False
         trail.proofs.append(proof)
-        trail.expires = min(trail.expires, proof.expires, self._clock() + found.ttl)
+        trail.expires = min(trail.expires, proof.expires, self._clock() + min(found.ttl, MAX_TTL))
         return True
 
     @inlineCallbacks

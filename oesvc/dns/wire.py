@@ -87,6 +87,8 @@ class Message:
     rcode: int
     answer: tuple[RRset, ...]
     authority: tuple[RRset, ...]
+    size: int = 0
+    "Octets on the wire."
 
     def find(self, owner: Name, rdtype: int) -> RRset | None:
         """An RRset of the answer section."""
@@ -126,7 +128,7 @@ def parse_message(data: bytes) -> Message:
         raise MalformedData(f"{len(data) - offset} octets behind the last record")
     answer, authority, additional = sections
     return Message(identifier, Flag(flags & _FLAGS), _extended_rcode(flags, additional),
-                   _rrsets(answer), _rrsets(authority))
+                   _rrsets(answer), _rrsets(authority), len(data))
 
 
 def write_query(identifier: int, name: Name, rdtype: int, flags: Flag, *, dnssec_ok: bool, payload: int) -> bytes:

@@ -4,6 +4,7 @@ import pytest
 
 from oesvc.dns import nsec
 from oesvc.dns.answer import AnswerKind
+from oesvc.dns.budget import Budget
 from oesvc.dns.failures import Bogus
 from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.records import RecordType as T
@@ -24,7 +25,7 @@ def denial(owner, following, *types):
 
 
 def prove(records, name, rdtype=T.TXT, nxdomain=False, zone=ZONE):
-    return nsec.prove_absence(records, zone, parse_name(name), rdtype, nxdomain)
+    return nsec.prove_absence(records, zone, parse_name(name), rdtype, nxdomain, Budget())
 
 
 @pytest.mark.parametrize("name", ["b.example", "x.b.example", "0.example"])
@@ -102,7 +103,7 @@ def test_what_is_no_proof(why, records, name, rdtype, nxdomain):
 
 def test_a_wildcard_stands_for_names_in_a_gap():
     gap = [denial("a.example", "c.example", T.A)]
-    assert nsec.prove_no_closer_match(gap, ZONE, parse_name("x.b.example"), ZONE) is None
+    assert nsec.prove_no_closer_match(gap, ZONE, parse_name("x.b.example"), ZONE, Budget()) is None
 
 
 @pytest.mark.parametrize("why, records", [
@@ -114,4 +115,4 @@ def test_a_wildcard_stands_for_names_in_a_gap():
 ])
 def test_a_wildcard_does_not_stand_for_others(why, records):
     with pytest.raises(Bogus, match="a wildcard stands for"):
-        nsec.prove_no_closer_match(records, ZONE, parse_name("x.b.example"), ZONE)
+        nsec.prove_no_closer_match(records, ZONE, parse_name("x.b.example"), ZONE, Budget())

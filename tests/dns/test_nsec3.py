@@ -7,6 +7,7 @@ import pytest
 
 from oesvc.dns import nsec3
 from oesvc.dns.answer import AnswerKind
+from oesvc.dns.budget import Budget
 from oesvc.dns.failures import Bogus
 from oesvc.dns.name import name_text, parse_name, to_wire
 from oesvc.dns.records import RecordType as T
@@ -38,7 +39,7 @@ def chain(flags=0, salt=SALT, iterations=12, algorithm=1, names=NAMES):
 
 
 def prove(records, name, rdtype=T.TXT, nxdomain=False):
-    return nsec3.prove_absence(list(records.values()), ZONE, parse_name(name), rdtype, nxdomain)
+    return nsec3.prove_absence(list(records.values()), ZONE, parse_name(name), rdtype, nxdomain, Budget())
 
 
 def test_hash_of_rfc_5155():
@@ -121,7 +122,10 @@ def test_records_of_another_zone_are_passed_over():
 
 def test_a_wildcard_stands_for_a_name_when_the_next_closer_is_absent():
     records, encloser = list(chain().values()), parse_name("w.example")
-    prove_wildcard = nsec3.prove_no_closer_match
+
+    def prove_wildcard(*arguments):
+        return nsec3.prove_no_closer_match(*arguments, Budget())
+
     assert prove_wildcard(records, ZONE, parse_name("z.v.w.example"), encloser) is None
     assert "opt-out" in prove_wildcard(list(chain(flags=1).values()), ZONE, parse_name("v.w.example"), encloser)
     assert "150" in prove_wildcard(list(chain(iterations=500).values()), ZONE, parse_name("v.w.example"), encloser)
