@@ -1,10 +1,12 @@
 """What one look-up may cost at most. Reaching it is Indeterminate, with that reason."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from oesvc.dns.failures import Indeterminate
+from oesvc.dns.trace import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,16 @@ DEFAULT = Limits()
 class Budget:
     """Spent by one look-up; RFC 4035 says nothing, KeyTrap (CVE-2023-50387) showed why."""
 
-    def __init__(self, limits: Limits = DEFAULT) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits = DEFAULT, trace: list[Link] | None = None) -> None:
+        """`trace` is for those who watch the look-up: it is told each link."""
+        self._limits, self.trace = limits, trace
         self._queries, self._signatures, self._depth = limits.queries, limits.signatures, limits.depth
         self._hashes, self._octets = limits.hashes, limits.octets
+
+    def note(self, kind: Callable[..., Link], *values: Any) -> None:
+        """A link of the chain: made only where somebody watches."""
+        if self.trace is not None:
+            self.trace.append(kind(*values))
 
     def spend_query(self) -> None:
         if not self._queries:

@@ -5,15 +5,13 @@ Recursion leads strictly towards the root; every zone met on the way is remember
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from types import ModuleType
 from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, inlineCallbacks
 from twisted.python.failure import Failure
 
-from oesvc.dns import nsec, nsec3
+from oesvc.dns import nsec, nsec3, trace
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import AnswerKind, Name
 from oesvc.dns.budget import Budget
@@ -22,9 +20,10 @@ from oesvc.dns.failures import BOGUS_TTL, Bogus, Indeterminate
 from oesvc.dns.local_zones import local_zone
 from oesvc.dns.name import ancestors, is_below, name_text
 from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
-from oesvc.dns.records import Dnskey, Ds, RecordType, parse_dnskey, parse_ds, type_text
-from oesvc.dns.signatures import MAX_DELEGATION_SIGNERS, Verified, delegated_keys, parse_signatures, strongest, verify
+from oesvc.dns.records import Dnskey, RecordType, parse_dnskey, type_text
+from oesvc.dns.signatures import Verified, delegated_keys, parse_signatures, verify
 from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
+from oesvc.dns.zone_cut import Cut, CutKind, ZoneKeys, cut_denied, cut_shown
 
 # Our choice
 MAX_ZONES = 2000
@@ -35,31 +34,6 @@ EXEMPT_TTL = 3600
 "Seconds for which a zone that we do not validate by our own decision counts as such, before it is asked about again."
 
 _DENIALS: dict[int, ModuleType] = {RecordType.NSEC: nsec, RecordType.NSEC3: nsec3}
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneKeys:
-    """A zone whose keys are believed."""
-
-    zone: Name
-    keys: tuple[Dnskey, ...]
-    expires: float
-
-
-class CutKind(Enum):
-    SIGNED = "a signed delegation"
-    UNSIGNED = "an unsigned delegation at or above it"
-    NONE = "no delegation for it"
-    NO_NAME = "no such name"
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What the parent's side says of a name, all of it proven."""
-
-    kind: CutKind
-    proof: Proof
-    delegation: tuple[Ds, ...] = ()
 
 
 class Chain:
@@ -86,7 +60,7 @@ class Chain:
             budget.spend_query()
         except Indeterminate:
             return fail()
-        return self._fetch(name, rdtype).addCallback(_weighed, budget)
+        return _witnessed(self._fetch(name, rdtype), name, rdtype, budget).addCallback(_weighed, budget)
 
     @inlineCallbacks
     def authenticate(self, rrset: RRset, message: Message, budget: Budget,
@@ -99,6 +73,7 @@ class Chain:
         signer = self._signer([rrset], side)
         if signer is None:
             what = f"the {type_text(rrset.rdtype)} records of {name_text(rrset.owner)} are not signed"
+            budget.note(trace.Concluded, rrset.owner, what)
             unsigned: Unsigned = yield self._prove_unsigned(side, None, what, budget)
             return unsigned
         zone: ZoneKeys | Unsigned = yield self.zone_keys(signer, budget)
@@ -130,13 +105,20 @@ class Chain:
         signer = self._signer(denials, side)
         if signer is None:
             what = f"the absence of {type_text(rdtype)} at {name_text(name)} is not signed"
+            budget.note(trace.Concluded, name, what)
             unsigned = yield self._prove_unsigned(side, soa.owner if soa else None, what, budget)
             return Denied(kind, Unsigned(unsigned.reason, min(unsigned.expires, limit)))
         zone = yield self.zone_keys(signer, budget)
         if isinstance(zone, Unsigned):
             return Denied(kind, Unsigned(zone.reason, min(zone.expires, limit)))
         denial, records, expires = self._denial(message, zone, budget)
-        absence = denial.prove_absence(records, zone.zone, name, rdtype, nxdomain, budget)
+        shown = (zone.zone, name, rdtype, denial is nsec3, tuple(records))
+        try:
+            absence = denial.prove_absence(records, zone.zone, name, rdtype, nxdomain, budget)
+        except Bogus as failure:
+            budget.note(trace.Denied, *shown, str(failure))
+            raise
+        budget.note(trace.Denied, *shown)
         expires = min(expires, limit)
         proof = Unsigned(absence.unsigned, expires) if absence.unsigned else self._signed(zone, expires)
         return Denied(absence.kind, proof, absence.delegation)
@@ -145,6 +127,8 @@ class Chain:
     def zone_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
         """The keys that sign a zone, or the proof that none need to."""
         known = self._zones.get(zone)
+        if known is not None:
+            self._recall(zone, known, budget)
         if isinstance(known, Bogus):
             raise Bogus(*known.args)
         if known is not None:
@@ -164,14 +148,16 @@ class Chain:
         """Whether a zone begins at `name`, and how."""
         known = self._cuts.get(name)
         if known is not None:
+            if known.kind is not CutKind.SIGNED:
+                budget.note(trace.Concluded, name, f"{known.kind.value}: {known.proof.reason}", True)
             return known
         message = yield self.ask(name, RecordType.DS, budget)
         rrset = message.find(name, RecordType.DS) or message.find(name, RecordType.CNAME)
         if rrset is not None:
             # An alias too is the parent's here: asking its own zone would lead back to this very question.
-            cut = _cut_shown(rrset, (yield self.authenticate(rrset, message, budget, side=name[1:])))
+            cut = cut_shown(rrset, (yield self.authenticate(rrset, message, budget, side=name[1:])))
         elif message.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
-            cut = _cut_denied(name, (yield self.absence(message, name, RecordType.DS, budget)))
+            cut = cut_denied(name, (yield self.absence(message, name, RecordType.DS, budget)))
         else:
             raise Indeterminate(f"the resolver answers {rcode_text(message.rcode)} for the DS of {name_text(name)}")
         self._cuts.put(name, cut, cut.proof.expires)
@@ -205,10 +191,13 @@ class Chain:
             raise Indeterminate(f"the resolver hands on no signed DNSKEY of {name_text(zone)}, so it knows no DNSSEC")
         keys = _keys_in(rrset)
         trusted = tuple(key for key in keys if anchor.trusts(key))
+        budget.note(trace.Anchored, zone, anchor.delegation, anchor.keys)
         if not trusted:
-            raise Bogus(f"none of the keys of {name_text(zone)} is its trust anchor")
+            reason = f"none of the keys of {name_text(zone)} is its trust anchor"
+            budget.note(trace.Checked, rrset, zone, trusted, reason)
+            raise Bogus(reason)
         verified = self._verify(rrset, ZoneKeys(zone, trusted, float("inf")), budget)
-        return ZoneKeys(zone, keys, verified.expires)
+        return ZoneKeys(zone, keys, verified.expires, rrset)
 
     @inlineCallbacks
     def _delegated_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
@@ -224,9 +213,11 @@ class Chain:
         keys = _keys_in(rrset)
         trusted = tuple(delegated_keys(zone, keys, cut.delegation))
         if not trusted:
-            raise Bogus(f"none of the keys of {name_text(zone)} is the one in the DS record at its parent")
+            reason = f"none of the keys of {name_text(zone)} is the one in the DS record at its parent"
+            budget.note(trace.Checked, rrset, zone, trusted, reason)
+            raise Bogus(reason)
         verified = self._verify(rrset, ZoneKeys(zone, trusted, cut.proof.expires), budget)
-        return ZoneKeys(zone, keys, verified.expires)
+        return ZoneKeys(zone, keys, verified.expires, rrset)
 
     @inlineCallbacks
     def _prove_unsigned(self, name: Name, apex: Name | None, what: str,
@@ -247,6 +238,7 @@ class Chain:
         for place in sorted(walk, key=lambda place: place != apex):
             cut: Cut = yield self.cut_at(place, budget)
             if isinstance(cut.proof, Unsigned):
+                budget.note(trace.Concluded, place, cut.proof.reason)
                 return cut.proof
             if cut.kind is CutKind.NO_NAME or (cut.kind is CutKind.SIGNED and place == apex):
                 break
@@ -274,7 +266,12 @@ class Chain:
 
     def _verify(self, rrset: RRset, zone: ZoneKeys, budget: Budget) -> Verified:
         """What is verified lasts no longer than the keys."""
-        verified = verify(rrset, zone.zone, zone.keys, self._clock(), budget, self._clock_skew)
+        try:
+            verified = verify(rrset, zone.zone, zone.keys, self._clock(), budget, self._clock_skew)
+        except Bogus as failure:
+            budget.note(trace.Checked, rrset, zone.zone, zone.keys, str(failure))
+            raise
+        budget.note(trace.Checked, rrset, zone.zone, zone.keys)
         return Verified(min(verified.expires, zone.expires), verified.encloser)
 
     def _denial(self, message: Message, zone: ZoneKeys,
@@ -289,9 +286,38 @@ class Chain:
         expires = min(self._verify(rrset, zone, budget).expires for rrset in chosen)
         return _DENIALS[rdtype], [(rrset.owner, rdata) for rrset in chosen for rdata in rrset.rdatas], expires
 
+    def _recall(self, zone: Name, known: ZoneKeys | Unsigned | Bogus | None, budget: Budget) -> None:
+        """Tell those who watch how a zone was proven when that was."""
+        if budget.trace is None or any(isinstance(link, trace.Checked) and link.rrset.rdtype == RecordType.DNSKEY
+                                       and link.rrset.owner == zone for link in budget.trace):
+            return
+        if not isinstance(known, ZoneKeys) or known.shown is None:
+            budget.note(trace.Concluded, zone, known.reason if isinstance(known, Unsigned) else str(known), True)
+            return
+        anchor, cut = self._anchors.get(zone), self._cuts.get(zone)
+        trusted: Sequence[Dnskey] = [key for key in known.keys if anchor and anchor.trusts(key)]
+        if anchor is not None:
+            budget.note(trace.Anchored, zone, anchor.delegation, anchor.keys)
+        elif cut is not None and cut.shown is not None:
+            parent = self._signer([cut.shown], zone[1:]) or zone[1:]
+            above = self._zones.get(parent)
+            self._recall(parent, above, budget)
+            budget.note(trace.Checked, cut.shown, parent, above.keys if isinstance(above, ZoneKeys) else (), "", True)
+            trusted = delegated_keys(zone, known.keys, cut.delegation)
+        budget.note(trace.Checked, known.shown, zone, tuple(trusted), "", True)
+
     def _signed(self, zone: ZoneKeys, expires: float) -> Signed:
         anchor = self.anchor_above(zone.zone)
         return Signed(f"signed by {name_text(zone.zone)} under the trust anchor of {name_text(anchor)}", expires)
+
+
+def _witnessed(answer: "Deferred[Message]", name: Name, rdtype: int, budget: Budget) -> "Deferred[Message]":
+    def note(result: Message | Failure) -> Message | Failure:
+        outcome = result.getErrorMessage() if isinstance(result, Failure) else rcode_text(result.rcode)
+        budget.note(trace.Asked, name, rdtype, outcome)
+        return result
+
+    return answer if budget.trace is None else answer.addBoth(note)
 
 
 def _weighed(message: Message, budget: Budget) -> Message:
@@ -314,29 +340,6 @@ def _keys_in(rrset: RRset) -> tuple[Dnskey, ...]:
     if len(rrset.rdatas) > MAX_KEYS:
         raise Bogus(f"{name_text(rrset.owner)} has {len(rrset.rdatas)} keys, more than {MAX_KEYS} are not looked at")
     return tuple(parse_dnskey(rdata) for rdata in rrset.rdatas)
-
-
-def _cut_shown(rrset: RRset, proof: Proof) -> Cut:
-    if isinstance(proof, Unsigned):
-        return Cut(CutKind.UNSIGNED, proof)
-    if rrset.rdtype == RecordType.CNAME:
-        return Cut(CutKind.NONE, proof)
-    delegation = tuple(strongest([parse_ds(rdata) for rdata in rrset.rdatas])[:MAX_DELEGATION_SIGNERS])
-    if not delegation:
-        reason = f"{name_text(rrset.owner)} is signed only with algorithms that are not known here"
-        return Cut(CutKind.UNSIGNED, Unsigned(reason, proof.expires))
-    return Cut(CutKind.SIGNED, proof, delegation)
-
-
-def _cut_denied(name: Name, denied: Denied) -> Cut:
-    if isinstance(denied.proof, Unsigned):
-        return Cut(CutKind.UNSIGNED, denied.proof)
-    if denied.delegation:
-        reason = f"{name_text(name)} is delegated without a DS record, as its parent proves"
-        return Cut(CutKind.UNSIGNED, Unsigned(reason, denied.proof.expires))
-    if denied.kind is AnswerKind.NXDOMAIN:
-        return Cut(CutKind.NO_NAME, denied.proof)
-    return Cut(CutKind.NONE, denied.proof)
 
 
 def _together(*deferreds: "Deferred[Any]") -> "Deferred[list[Any]]":
