@@ -25,7 +25,8 @@ def net() -> Iterator[Network]:
 def streams_never_clear(net: Network, *destinations: str) -> Iterator[None]:
     """Alice and SG-A send there all the time, and none of it leaves but as ESP."""
     with net.capture("internet", " or ".join(f"dst host {each}" for each in destinations)) as tap:
-        pinging = [net[host].popen(["ping", "-n", "-i", "0.1", "-q", each], "ping.log")
+        # Again and again, for ping gives up where it begins while its destination is blocked.
+        pinging = [net[host].popen(["sh", "-c", f"while :; do ping -n -q -c 5 -i 0.1 -W 1 {each}; done"], "ping.log")
                    for host in ("alice", "sg-a") for each in destinations]
         yield
         assert all(process.poll() is None for process in pinging)
