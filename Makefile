@@ -34,8 +34,8 @@ check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones 
 	@$(PYTHON) -m tests.lab.prepare
 	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml
 	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -vv $(if $(T),-k "$(T)") \
-	  --junitxml=.cache/lab-out/lab.xml
-	@mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/
+	  --junitxml=.cache/lab-out/lab.xml; \
+	  status=$$?; mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/ && exit $$status
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
