@@ -5,6 +5,7 @@ import hashlib
 
 import pytest
 
+from oesvc.dns.answer import Name
 from oesvc.dns.budget import DEFAULT, Budget
 from oesvc.dns.failures import Bogus, Indeterminate
 from oesvc.dns.name import parse_name, to_wire
@@ -119,9 +120,9 @@ def test_colliding_keys_and_many_signatures_are_bounded(key):
         verify(rrset, ZONE, [key.dnskey], NOW, budget)
 
 
-def ds_of(key: Dnskey, digest_type: int) -> Ds:
+def ds_of(key: Dnskey, digest_type: int, zone: Name = ZONE) -> Ds:
     function = {1: hashlib.sha1, 2: hashlib.sha256, 4: hashlib.sha384}[digest_type]
-    return Ds(key.tag, key.algorithm, digest_type, function(to_wire(ZONE) + key.rdata).digest())
+    return Ds(key.tag, key.algorithm, digest_type, function(to_wire(zone) + key.rdata).digest())
 
 
 def test_a_delegation_signer_names_one_key_of_one_zone(key):
