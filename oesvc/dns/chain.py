@@ -54,6 +54,10 @@ class Chain:
         self._zones.clear()
         self._cuts.clear()
 
+    def afresh(self) -> "Chain":
+        """One that trusts the same and remembers nothing."""
+        return Chain(self._fetch, tuple(self._anchors.values()), self._clock, self._clock_skew, tuple(self._negative))
+
     def ask(self, name: Name, rdtype: int, budget: Budget) -> "Deferred[Message]":
         """One query out of the look-up's budget."""
         try:

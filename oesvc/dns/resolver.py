@@ -1,7 +1,7 @@
 """The resolver that the daemon asks: RFC 4322 section 4.5's stub that can tell authenticated records from others."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
+from oesvc.dns.authentication import Authentication
 from oesvc.dns.budget import Limits
 from oesvc.dns.cache import ExpiringCache
 from oesvc.dns.chain import Chain
@@ -22,6 +23,7 @@ from oesvc.dns.fetch import Fetcher, Observer
 from oesvc.dns.name import name_text, parse_name
 from oesvc.dns.records import RecordType, type_text
 from oesvc.dns.sockets import Endpoint, PrepareSocket, leave_as_is
+from oesvc.dns.trace import Link, Trace
 from oesvc.dns.upstream import Upstream
 from oesvc.dns.validator import Judge, Validator
 from oesvc.dns.wire import Message
@@ -55,8 +57,10 @@ class DnsConfig:
     negative_anchors: tuple[Name, ...] = ()
     "Below these names nothing is validated (RFC 7646)."
     mode: Mode = Mode.VALIDATE
+    tls: Mapping[Endpoint, Authentication] = field(default_factory=dict)
+    "Who the servers must prove to be (RFC 8310): all of them, or none, which are asked in clear then."
     trusted_path: bool = False
-    "The operator's word that nobody can forge what the servers send; for TRUST_AD off this host."
+    "The operator's word that nobody can forge what the servers send; for TRUST_AD off this host, in clear."
     clock_skew: int = 0
     "Seconds by which signatures may be too early or too late."
     tries: tuple[float, ...] = (1.0, 1.5, 2.5)
@@ -73,10 +77,13 @@ class DnsConfig:
             raise ValueError("no DNS server: at least one address of a recursive resolver is needed")
         if self.mode is Mode.VALIDATE and not self.anchors:
             raise ValueError("no trust anchor to validate from: install dns-root-data, or name a file of anchors")
+        if self.tls and set(self.tls) != set(self.servers):
+            raise ValueError("some DNS servers are to be asked over TLS and others in clear: it must be all or none")
         for address, _port in self.servers:
-            if self.mode is Mode.TRUST_AD and not (ip_address(address).is_loopback or self.trusted_path):
+            trusted = ip_address(address).is_loopback or self.trusted_path or self.tls
+            if self.mode is Mode.TRUST_AD and not trusted:
                 raise ValueError(f"trust-ad believes whoever can answer for {address}: use a resolver on this host, "
-                                 "declare the path to it trusted, or validate")
+                                 "TLS, declare the path to it trusted, or validate")
 
 
 def _ignore(name: Name, rdtype: int, what: str) -> None:
@@ -92,7 +99,9 @@ class ValidatingResolver:
                  prepare_socket: PrepareSocket = leave_as_is, observer: Observer = _ignore) -> None:
         """`clock` tells UNIX time; `prepare_socket` sees each socket before it speaks."""
         self._config, self._reactor, self._clock, self._observer = config, reactor, clock, observer
-        self._fetcher = Fetcher(reactor, config.servers, config.tries, prepare_socket, observer)
+        proof = config.anchors[0].zone if config.mode is Mode.VALIDATE else None
+        self._fetcher = Fetcher(reactor, config.servers, config.tries, prepare_socket, observer,
+                                tls=config.tls, proof=proof, crowd=config.crowd)
         self._judge = self._make_judge()
         self._validator = Validator(self._judge, clock, config.limits)
         self._crowd = Crowd(config.crowd)
@@ -124,6 +133,21 @@ class ValidatingResolver:
         validated.addCallback(self._deliver)
         return answer
 
+    def trace(self, name: Name, rdtype: int, fresh: bool = False) -> "Deferred[Trace]":
+        """Look one RRset up anew and tell every link of its chain; nothing of it is remembered. Never fails.
+
+        What is remembered of zones is used and told as such; not when all is to be `fresh`.
+        """
+        judge = self._judge.afresh() if fresh and isinstance(self._judge, Chain) else self._judge
+        links: list[Link] = []
+        validated = Validator(judge, self._clock, self._config.limits).validate(name, rdtype, links)
+        validated.addErrback(self._our_error, name, rdtype)
+        answer: Deferred[Answer] = Deferred()
+        answer.addTimeout(self._config.patience, self._reactor,
+                          onTimeoutCancel=lambda _, seconds: self._out_of_patience(name, rdtype, seconds))
+        validated.chainDeferred(answer)
+        return answer.addCallback(lambda found: Trace(found, tuple(links), self._answers.get((name, rdtype))))
+
     def prime(self) -> "Deferred[list[Answer]]":
         """Fetch the keys of the apexes, so that look-ups need not wait for them; tells how far each is believed."""
         return gatherResults([self.look_up(apex, RecordType.DNSKEY) for apex in APEXES])
@@ -137,6 +161,10 @@ class ValidatingResolver:
         if isinstance(self._judge, Chain):
             self._judge.trust(anchors)
         self._answers.clear()
+
+    def survey(self) -> "Deferred[list[str]]":
+        """Ask every server; tells of each that cannot be used what is wrong with it."""
+        return self._fetcher.survey()
 
     def close(self) -> "Deferred[None]":
         """Look-ups under way end as INDETERMINATE."""

@@ -8,10 +8,12 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from oesvc.dns.answer import AnswerKind, Name
 from oesvc.dns.budget import Budget
 from oesvc.dns.failures import Bogus
-from oesvc.dns.fetch import TRUSTING, UNFILTERED, Fetcher
+from oesvc.dns.fetch import Fetcher
 from oesvc.dns.name import name_text
 from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
-from oesvc.dns.wire import Flag, Message, Rcode, RRset
+from oesvc.dns.question import TRUSTING, UNFILTERED
+from oesvc.dns.trace import Asked, Concluded
+from oesvc.dns.wire import Flag, Message, Rcode, RRset, rcode_text
 
 
 class Upstream:
@@ -25,10 +27,12 @@ class Upstream:
         """What the resolver has, but holds back as SERVFAIL, is bogus."""
         budget.spend_query()
         message: Message = yield self._fetcher.fetch(name, rdtype, TRUSTING)
+        budget.note(Asked, name, rdtype, rcode_text(message.rcode) + (" AD" if message.flags & Flag.AD else ""))
         if message.rcode == Rcode.SERVFAIL and self._believe:
             budget.spend_query()
             unfiltered = yield self._fetcher.fetch(name, rdtype, UNFILTERED)
             if unfiltered.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
+                budget.note(Concluded, name, "asked not to hold back anything, the resolver has an answer")
                 raise Bogus(f"the resolver has an answer for {name_text(name)}, but finds it bogus")
         return message
 
