@@ -3,18 +3,19 @@
 import configparser
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from oesvc import config_values as read
+from oesvc.config_values import NameServer, Reader
+from oesvc.dns.answer import Name
 from oesvc.ipsec.flow import Address
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass, Network, PolicyLine
-from oesvc.oe.delegation import FQDN
 
 DEFAULT_FILE = Path("/etc/oegw/oegw.conf")
 
@@ -60,10 +61,21 @@ class Config:
     keying_time: float
     channel_lifetime: int
     tunnel_lifetime: int
-    dns_servers: tuple[Address, ...]
+    dns_servers: tuple[NameServer, ...]
     "Empty: those of /etc/resolv.conf."
-    trust_anchors: Path
+    dns_tls: bool
+    tls_pins: tuple[bytes, ...]
+    "SHA-256 of the servers' public keys (RFC 7858 section 4.2)."
+    tls_ca: Path | None
+    "None: the authorities that this system trusts."
+    trust_anchors: tuple[Path, ...]
+    negative_anchors: tuple[Name, ...]
+    "Zones that need not be signed (RFC 7646)."
     dns_mode: DnsMode
+    trusted_path: bool
+    clock_skew: int
+    lookups_per_client: int
+    lookups: int
     dnssec: DnssecPolicy
     default_class: ConnectionClass
     policies: tuple[PolicyLine, ...]
@@ -72,88 +84,39 @@ class Config:
     state_directory: Path
 
 
-E_ = TypeVar("E_", bound=Enum)
-Reader = Callable[[str], Any]
-"Text to value; raises ValueError saying what would be right."
-
-
-def _words(read: Reader) -> Reader:
-    return lambda text: tuple(read(word) for word in re.split(r"[,\s]+", text) if word)
-
-
-def _one_of(kind: type[E_], words: dict[str, E_] | None = None) -> Reader:
-    choices = words or {str(member.value): member for member in kind}
-
-    def read(text: str) -> E_:
-        if text not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
-        return choices[text]
-    return read
-
-
-def _between(kind: type[float] | type[int], least: float, most: float) -> Reader:
-    def read(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no number of seconds") from None
-        if not least <= number <= most:
-            raise ValueError(f"{text} is not between {least} and {most} seconds")
-        return number
-    return read
-
-
-def _address(text: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no IP address") from None
-
-
-def _network(text: str) -> Network:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no network prefix: {error}") from None
-
-
-def _fqdn(text: str) -> str | None:
-    name = text.removeprefix("@").rstrip(".").lower()
-    if text and not (text.startswith("@") and FQDN.fullmatch(name)):
-        raise ValueError(f"{text!r} is no name of the form @gateway.example.com")
-    return name or None
-
-
-def _path(text: str) -> Path:
-    if not text.startswith("/"):
-        raise ValueError(f"{text!r} is no absolute path")
-    return Path(text)
-
-
 DAY = 86400
+YES_NO = {"yes": True, "no": False}
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
-    ("gateway", "address"):         (_words(_address), ""),
-    ("gateway", "clients"):         (_words(_network), ""),
-    ("gateway", "inside"):          (_words(str), ""),
-    ("ike", "private-key"):         (_path, "/var/lib/oegw/private/gateway.pem"),
-    ("ike", "identity"):            (_fqdn, ""),
-    ("ike", "profile"):             (_one_of(Profile), "modern"),
-    ("ike", "keying-time"):         (_between(float, 1, 300), "8"),
-    ("ike", "channel-lifetime"):    (_between(int, 600, DAY), "28800"),
-    ("ike", "tunnel-lifetime"):     (_between(int, 60, DAY), "3600"),
-    ("dns", "servers"):             (_words(_address), ""),
-    ("dns", "trust-anchors"):       (_path, "/usr/share/dns/root.key"),
-    ("dns", "mode"):                (_one_of(DnsMode), "validate"),
-    ("dns", "dnssec"):              (_one_of(DnssecPolicy), "prefer"),
-    ("policy", "default"):          (_one_of(ConnectionClass, POLICY_FILES), "private-or-clear"),
-    ("lifespans", "first"):         (_between(float, 1, DAY), "60"),
-    ("lifespans", "used"):          (_between(float, 1, DAY), "1200"),
-    ("lifespans", "low"):           (_between(float, 1, DAY), "600"),
-    ("lifespans", "normal"):        (_between(float, 1, DAY), "21600"),
-    ("lifespans", "in-use-within"): (_between(float, 1, DAY), "30"),
-    ("paths", "policies"):          (_path, "/etc/oegw/policies"),
-    ("paths", "control-socket"):    (_path, "/run/oegw/control"),
-    ("paths", "state"):             (_path, "/var/lib/oegw"),
+    ("gateway", "address"):         (read.words(read.address), ""),
+    ("gateway", "clients"):         (read.words(read.network), ""),
+    ("gateway", "inside"):          (read.words(str), ""),
+    ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
+    ("ike", "identity"):            (read.fqdn, ""),
+    ("ike", "profile"):             (read.one_of(Profile), "modern"),
+    ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
+    ("ike", "channel-lifetime"):    (read.between(int, 600, DAY), "28800"),
+    ("ike", "tunnel-lifetime"):     (read.between(int, 60, DAY), "3600"),
+    ("dns", "servers"):             (read.words(read.name_server), ""),
+    ("dns", "tls"):                 (read.choice(YES_NO), "no"),
+    ("dns", "tls-pin"):             (read.words(read.pin), ""),
+    ("dns", "tls-ca"):              (read.optional(read.path), ""),
+    ("dns", "mode"):                (read.one_of(DnsMode), "validate"),
+    ("dns", "trusted-path"):        (read.choice(YES_NO), "no"),
+    ("dns", "trust-anchors"):       (read.words(read.path), "/usr/share/dns/root.key"),
+    ("dns", "negative-anchors"):    (read.words(read.zone), ""),
+    ("dns", "clock-skew"):          (read.between(int, 0, DAY), "0"),
+    ("dns", "dnssec"):              (read.one_of(DnssecPolicy), "prefer"),
+    ("dns", "look-ups"):            (read.count, "1000"),
+    ("dns", "look-ups-per-client"): (read.count, "250"),
+    ("policy", "default"):          (read.choice(POLICY_FILES), "private-or-clear"),
+    ("lifespans", "first"):         (read.between(float, 1, DAY), "60"),
+    ("lifespans", "used"):          (read.between(float, 1, DAY), "1200"),
+    ("lifespans", "low"):           (read.between(float, 1, DAY), "600"),
+    ("lifespans", "normal"):        (read.between(float, 1, DAY), "21600"),
+    ("lifespans", "in-use-within"): (read.between(float, 1, DAY), "30"),
+    ("paths", "policies"):          (read.path, "/etc/oegw/policies"),
+    ("paths", "control-socket"):    (read.path, "/run/oegw/control"),
+    ("paths", "state"):             (read.path, "/var/lib/oegw"),
 }
 "Every option: how it is read, and its default as it would be written."
 
@@ -173,8 +136,16 @@ def load(file: Path) -> Config:
         channel_lifetime=values["ike", "channel-lifetime"],
         tunnel_lifetime=values["ike", "tunnel-lifetime"],
         dns_servers=values["dns", "servers"],
+        dns_tls=values["dns", "tls"],
+        tls_pins=values["dns", "tls-pin"],
+        tls_ca=values["dns", "tls-ca"],
         trust_anchors=values["dns", "trust-anchors"],
+        negative_anchors=values["dns", "negative-anchors"],
         dns_mode=values["dns", "mode"],
+        trusted_path=values["dns", "trusted-path"],
+        clock_skew=values["dns", "clock-skew"],
+        lookups_per_client=values["dns", "look-ups-per-client"],
+        lookups=values["dns", "look-ups"],
         dnssec=values["dns", "dnssec"],
         default_class=values["policy", "default"],
         policies=lines,
@@ -206,13 +177,37 @@ def _read_options(file: Path) -> dict[tuple[str, str], Any]:
             raise ConfigError(f"{_place(file, text, section)}: there is no section [{section}]; "
                               f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}")
     values = {}
-    for (section, option), (read, default) in OPTIONS.items():
+    for (section, option), (reader, default) in OPTIONS.items():
         written = parser.get(section, option, fallback=default)
         try:
-            values[section, option] = read(written)
+            values[section, option] = reader(written)
         except ValueError as error:
             raise ConfigError(f"{_place(file, text, section, option)}: {option}: {error}") from None
+    for option, complaint in _contradictions({option: value for (section, option), value in values.items()
+                                              if section == "dns"}):
+        raise ConfigError(f"{_place(file, text, 'dns', option)}: {option}: {complaint}")
     return values
+
+
+def _contradictions(dns: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Values of [dns] that do not go together: at which option, and what would be right."""
+    for server in dns["servers"]:
+        if server.name and not dns["tls"]:
+            yield "servers", f"{server}: only TLS can prove a name; write tls = yes"
+        if dns["tls"] and not (server.name or dns["tls-pin"]):
+            yield "servers", (f"{server}: with tls = yes a server must prove who it is; write {server}#NAME with the "
+                              "name in its certificate, or its key in tls-pin")
+        local = server.address.is_loopback or dns["trusted-path"] or dns["tls"]
+        if dns["mode"] is DnsMode.TRUST_AD and not local:
+            yield "mode", (f"trust-ad believes whoever can answer for {server}; use a resolver on this host, tls = "
+                           "yes, trusted-path = yes if nobody else can, or mode = validate")
+    if dns["tls"] and not (dns["servers"] or dns["tls-pin"]):
+        yield "tls", "name the servers and the names that they prove, as in servers = 192.0.2.53#dns.example.net"
+    for option in ("tls-pin", "tls-ca"):
+        if dns[option] and not dns["tls"]:
+            yield option, "counts only with tls = yes"
+    if dns["mode"] is DnsMode.VALIDATE and not dns["trust-anchors"]:
+        yield "trust-anchors", "validation begins with a file of anchors, such as /usr/share/dns/root.key"
 
 
 def _unknown(section: str, option: str) -> str:
@@ -263,7 +258,7 @@ def _policy_lines(file: Path, connection_class: ConnectionClass) -> Iterable[Pol
         if not written:
             continue
         try:
-            yield PolicyLine(_network(written), connection_class, f"{file}:{number}")
+            yield PolicyLine(read.network(written), connection_class, f"{file}:{number}")
         except ValueError as error:
             raise ConfigError(f"{file}:{number}: {error}; one prefix a line, such as 192.0.2.0/24") from None
 

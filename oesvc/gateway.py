@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Iterable
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from oesvc import __version__
 from oesvc.config import Config, ConfigError
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
-from oesvc.dns.anchors import AnchorError, read_anchors
-from oesvc.dns.answer import Answer, SecurityStatus
+from oesvc.dns.answer import Name
 from oesvc.dns.name import name_text
-from oesvc.dns.resolver import DnsConfig, Mode, ValidatingResolver
+from oesvc.dns.records import type_text
+from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.identity import FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
@@ -36,15 +36,14 @@ from oesvc.kernel.addresses import outside_addresses
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.keys.key_pair import KeyPairError, load
+from oesvc.name_service import dns_config, resolver_sources, warnings
 from oesvc.oe.classes import ClassTable, Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 
-DNS_PORT = 53
 CONTROL_MODE = 0o660
 EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class GatewayService(Service):
@@ -61,11 +60,12 @@ class GatewayService(Service):
             raise ConfigError("[gateway] address: this host has no global address outside; name the one to use")
         try:
             self._engine = IkeEngine(_engine_config(config), os.urandom)
-            dns = _dns_config(config)
-        except (KeyPairError, AnchorError, ValueError) as error:
+            dns = dns_config(config)
+        except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
         self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns))
-        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket)
+        self._dns = dns
+        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket, self._resolved)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
         self.daemon = KeyingDaemon(
@@ -82,7 +82,7 @@ class GatewayService(Service):
     async def _start(self) -> None:
         self._open_ike_ports()
         await self._plane.start(self.daemon)
-        self._resolver.prime().addCallback(self._primed)
+        self._try_resolvers()
         self._listen_for_control()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
                       addresses=_listed(self._addresses), clients=_listed(self._config.clients) or "no clients")
@@ -133,11 +133,17 @@ class GatewayService(Service):
     def _is_ours(self, address: Address) -> bool:
         return address in self._addresses or any(address in network for network in self._config.clients)
 
-    def _primed(self, answers: Iterable[Answer]) -> None:
-        for answer in answers:
-            if answer.status in (SecurityStatus.BOGUS, SecurityStatus.INDETERMINATE):
-                self.log.warn("the DNS cannot be validated at {zone}: {reason}", zone=name_text(answer.name),
-                              reason=answer.reason)
+    def _try_resolvers(self) -> None:
+        asked: list[Deferred[Any]] = [self._resolver.survey(), self._resolver.prime()]
+        gatherResults(asked).addCallback(self._primed)
+
+    def _primed(self, result: list[Any]) -> None:
+        """The resolvers were asked while our policy was in force: what of that an administrator should know."""
+        for warning in warnings(self._dns, self._addresses, self._config.clients, *result):
+            self.log.warn("{warning}", warning=warning)
+
+    def _resolved(self, name: Name, rdtype: int, what: str) -> None:
+        self.log.debug("{type} {name}: {what}", type=type_text(rdtype), name=name_text(name), what=what)
 
 
 def _engine_config(config: Config) -> EngineConfig:
@@ -148,13 +154,6 @@ def _engine_config(config: Config) -> EngineConfig:
                         phase2_lifetime=Lifetime(config.tunnel_lifetime))
 
 
-def _dns_config(config: Config) -> DnsConfig:
-    servers = config.dns_servers or name_servers(RESOLV_CONF)
-    mode = Mode(config.dns_mode.value)
-    anchors = read_anchors([config.trust_anchors]) if mode is Mode.VALIDATE else ()
-    return DnsConfig(tuple((str(server), DNS_PORT) for server in servers), anchors, mode)
-
-
 def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> PlaneConfig:
     never_clear = tuple(line.network for line in config.policies if line.connection_class.never_clear)
     if config.default_class.never_clear:
@@ -162,34 +161,7 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
     spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
                    and any(_is_within(line.network, network) for network in never_clear))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
-                       resolver_sources=resolver_sources(dns, own, config.clients), idle_seconds=0)
-
-
-def resolver_sources(dns: DnsConfig, own: tuple[Address, ...], clients: tuple[Network, ...]) -> tuple[Network, ...]:
-    """Whose own questions to the DNS must not wait for OE, for OE waits for them.
-
-    A resolver on this host asks from our addresses; one among the clients asks through us; one elsewhere asks past us.
-    """
-    sources: list[Network] = []
-    for server, _ in dns.servers:
-        address = ip_address(server)
-        if address.is_loopback or address in own:
-            sources += (ip_network(one) for one in own)
-        elif any(address in network for network in clients):
-            sources.append(ip_network(address))
-    return tuple(dict.fromkeys(sources))
-
-
-def name_servers(resolv_conf: Path) -> tuple[Address, ...]:
-    """The name servers of resolv.conf(5). Raises ConfigError."""
-    try:
-        lines = [line.split() for line in resolv_conf.read_text("utf-8", "replace").splitlines()]
-        servers = tuple(ip_address(words[1]) for words in lines if words[:1] == ["nameserver"] and len(words) > 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{resolv_conf}: {error}; name [dns] servers in oegw.conf") from None
-    if not servers:
-        raise ConfigError(f"{resolv_conf}: no name server in it; name [dns] servers in oegw.conf")
-    return servers
+                       resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0)
 
 
 def _is_within(network: Network, other: Network) -> bool:

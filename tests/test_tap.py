@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from oesvc.config import ConfigError
-from oesvc.gateway import _remove_dead_socket, name_servers
+from oesvc.gateway import _remove_dead_socket
 from oesvc.keys import key_pair
+from oesvc.name_service import name_servers
 
 ROOT = Path(__file__).parent.parent
 TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "oegw"]

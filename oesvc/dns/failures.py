@@ -13,5 +13,13 @@ class Indeterminate(Exception):  # noqa: N818
     """Nothing can be said: silence, a server that fails, no trust anchor, a budget that is used up."""
 
 
+class ServerFailure(Exception):  # noqa: N818
+    """A server from which no answer is to be had now. The text completes a sentence that begins with its address."""
+
+
+class Silence(ServerFailure):
+    """It did not answer in time: it may yet."""
+
+
 class MalformedData(ValueError):  # noqa: N818
     """Octets from the network that are not what they claim to be."""

@@ -1,78 +1,52 @@
-"""Questions to the configured resolvers, over Twisted Names: one socket a try, TCP on truncation, the raw answer kept.
+"""Questions to the configured resolvers: each asked once at a time, server after server until one answers.
 
-Twisted sends and keeps the time; it never parses an answer (its parser can be made to run for seconds, and takes an
-answer for another question). What counts as an answer is decided on the octets: same peer, id and question.
+A server that fails where another answers is asked last from then on, and tried again with a question of ours that
+nobody waits for. One that hands on no DNSSEC signatures would make every name look forged: it is found out by the
+keys of the trust anchor's zone, which must be signed, and not believed.
 """
 
-import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, fail, inlineCallbacks
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectionClosed, ConnectionDone
-from twisted.internet.protocol import Factory
-from twisted.names.dns import DNSDatagramProtocol, DNSQueryTimeoutError
-from twisted.protocols.basic import Int16StringReceiver
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, fail, gatherResults, inlineCallbacks
 
 from oesvc.dns.answer import Name
-from oesvc.dns.failures import Indeterminate, MalformedData
-from oesvc.dns.records import type_text
-from oesvc.dns.sockets import ConnectedDatagrams, Endpoint, PrepareSocket, connect_tcp
-from oesvc.dns.wire import (
-    Flag,
-    Message,
-    Rcode,
-    answers_query,
-    is_truncated,
-    parse_message,
-    write_query,
-)
+from oesvc.dns.authentication import Authentication
+from oesvc.dns.crowd import CrowdLimits
+from oesvc.dns.failures import Indeterminate, MalformedData, ServerFailure, Silence
+from oesvc.dns.plain import PlainChannel
+from oesvc.dns.question import SMALL_PAYLOAD, TRUSTING, VALIDATING, Question, Style
+from oesvc.dns.records import RecordType, type_text
+from oesvc.dns.servers import DOUBT, Pool, Server, describe
+from oesvc.dns.sockets import Endpoint, PrepareSocket
+from oesvc.dns.tls import TLS_PORT, TlsChannel
+from oesvc.dns.wire import Message, Rcode, parse_message, rcode_text
 
 Observer = Callable[[Name, int, str], None]
 "Told of each query sent and each answer judged: name, type, what happened."
 
-UDP_PAYLOAD = 1232
-"Our choice, as resolvers' authors agreed in 2020: fits an unfragmented datagram everywhere."
-MIN_TCP_PATIENCE = 2.0
-"Seconds."
-MAX_SOCKETS = 200
-"At the same time: a process may commonly have 1024 files open."
-MAX_WAITING = 2000
-"Questions at the same time, those that wait for a socket included; more are turned away."
-
+DNS_PORT = 53
 _ANSWERS = (Rcode.NOERROR, Rcode.NXDOMAIN, Rcode.YXDOMAIN)
-_SILENCE = (DNSQueryTimeoutError, DeferredTimeout)
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How to ask: RFC 4035 section 3.2, RFC 6840 section 5.7."""
-
-    flags: Flag
-    dnssec_ok: bool
-
-
-VALIDATING = Style(Flag.RD | Flag.CD, dnssec_ok=True)
-"Everything, unfiltered: we judge."
-TRUSTING = Style(Flag.RD | Flag.AD, dnssec_ok=False)
-"The resolver judges, and says so by AD."
-UNFILTERED = Style(Flag.RD | Flag.CD, dnssec_ok=False)
-"What the resolver holds back as bogus, too."
+_NO_SIGNATURES = ("hands on no DNSSEC signatures (it ignores DO): let it pass DNSSEC on, name another in [dns] "
+                  "servers, or choose another [dns] mode than validate")
 
 
 class Fetcher:
-    """Asks the servers in turn. The same question at the same time is asked once."""
+    """Asks the servers. The same question at the same time is asked once."""
 
     def __init__(self, reactor: Any, servers: Sequence[Endpoint], tries: Sequence[float], prepare: PrepareSocket,
-                 observer: Observer) -> None:
-        self._reactor, self._servers, self._tries = reactor, list(servers), tries
-        self._prepare, self._observer = prepare, observer
+                 observer: Observer, *, tls: Mapping[Endpoint, Authentication] | None = None,
+                 proof: Name | None = None, crowd: CrowdLimits | None = None) -> None:
+        """`tls`: who the servers must prove to be, if asked over TLS. `proof`: a zone that is surely signed."""
+        self._reactor, self._tries, self._observer = reactor, tries, observer
+        self._proof = Question(proof or (), RecordType.DNSKEY, TRUSTING if proof is None else VALIDATING)
+        self._pool = Pool([_server(reactor, one, prepare, (tls or {}).get(one)) for one in servers], reactor.seconds)
         self._waiting: dict[tuple[Name, int, Style], list[Deferred[Message]]] = {}
-        self._asking: set[Deferred[Message]] = set()
-        self._sockets = DeferredSemaphore(MAX_SOCKETS)
+        self._asking: set[Deferred[Any]] = set()
+        crowd = crowd or CrowdLimits()
+        self._max_waiting = crowd.questions
+        self._sockets = DeferredSemaphore(crowd.sockets)
 
     def fetch(self, name: Name, rdtype: int, style: Style = VALIDATING) -> "Deferred[Message]":
         """An answer, of whatever code; fails with Indeterminate and nothing else."""
@@ -81,143 +55,150 @@ class Fetcher:
         if key in self._waiting:
             self._waiting[key].append(answer)
             return answer
-        if len(self._waiting) >= MAX_WAITING:
-            return fail(Indeterminate(f"more than {MAX_WAITING} questions are waiting for an answer"))
+        if len(self._waiting) >= self._max_waiting:
+            return fail(Indeterminate(f"more than {self._max_waiting} questions are waiting for an answer"))
         self._waiting[key] = [answer]
-        asking = self._ask(name, rdtype, style)
-        self._asking.add(asking)
-        asking.addBoth(self._deliver, key, asking)
+        self._begin(self._ask(Question(name, rdtype, style))).addBoth(self._deliver, key)
         return answer
+
+    def survey(self) -> "Deferred[list[str]]":
+        """Ask every server for the keys of the zone that is surely signed; tells of each that fails what it does."""
+        def problems(results: list[str | None]) -> list[str]:
+            failing = {server: what for server, what in zip(self._pool.servers, results, strict=True) if what}
+            if len(failing) < len(results):
+                self._blame(failing)
+            return [f"{server.text} {what}" for server, what in failing.items()]
+
+        examined = [self._begin(self._examine(server)) for server in self._pool.servers]
+        return gatherResults(examined).addCallback(problems)
 
     def close(self) -> None:
         """Give up what is under way."""
         for asking in list(self._asking):
             asking.cancel()
+        self._pool.close()
 
-    def _deliver(self, result: Any, key: tuple[Name, int, Style], asking: "Deferred[Message]") -> None:
-        self._asking.discard(asking)
+    def _begin(self, asking: "Deferred[Any]") -> "Deferred[Any]":
+        """Remember it until it is done, so that `close` can end it."""
+        def done(result: Any) -> Any:
+            self._asking.discard(asking)
+            return result
+
+        self._asking.add(asking)
+        return asking.addBoth(done)
+
+    def _deliver(self, result: Any, key: tuple[Name, int, Style]) -> None:
         for answer in self._waiting.pop(key):
             answer.callback(result)
 
     @inlineCallbacks
-    def _ask(self, name: Name, rdtype: int, style: Style) -> Any:
-        """Try after try over the servers; one that answers with an error is not asked again."""
-        servers, message, problems = list(self._servers), None, {}
-        for patience, server in zip(self._tries, cycle(list(servers)), strict=False):
-            if server not in servers:
-                continue
-            self._observer(name, rdtype, f"query to {server[0]}")
+    def _ask(self, question: Question) -> Generator[Any, Any, Message]:
+        """Every server in turn, the silent ones again, until all tries are used."""
+        for due in self._pool.due():
+            self._begin(self._examine(due))
+        servers, small = self._pool.in_order(), set[Server]()
+        problems: dict[Server, str] = {}
+        refusal: Message | None = None
+        for number in range(max(len(self._tries), len(servers))):
+            if not servers:
+                break
+            server = servers.pop(0)
+            asked = replace(question, payload=SMALL_PAYLOAD) if server in small else question
             try:
-                data = yield self._sockets.run(self._exchange, server, name, rdtype, style, patience)
-                message = parse_message(data)
-            except _SILENCE:
-                problems[server] = "did not answer"
-            except (OSError, ConnectionClosed) as error:
-                problems[server] = f"cannot be reached ({error})"
-            except MalformedData as error:
-                problems[server] = f"sent {error}"
+                message: Message = yield self._ask_one(server, asked, self._tries[min(number, len(self._tries) - 1)])
+            except Silence as silence:
+                problems[server] = str(silence)
+                servers.append(server)
+                # Perhaps it was the answer that is too large for the path.
+                small.add(server)
+            except ServerFailure as failure:
+                problems[server] = str(failure)
             except CancelledError:
                 raise Indeterminate("the resolver was closed") from None
             else:
                 if message.rcode in _ANSWERS:
+                    # When all fail, it is not for one of them to be blamed.
+                    problems.pop(server, None)
+                    self._blame(problems)
+                    server.answered()
                     return message
-                servers.remove(server)
-            self._demote(server)
-        if message is not None:
-            return message
-        what = ", ".join(f"{server[0]} {problem}" for server, problem in problems.items())
-        raise Indeterminate(f"no answer for {type_text(rdtype)}: {what}")
+                refusal, problems[server] = message, f"answers {rcode_text(message.rcode)}"
+        if refusal is not None:
+            return refusal
+        what = ", ".join(f"{server.text} {problem}" for server, problem in problems.items())
+        raise Indeterminate(f"no answer for {type_text(question.rdtype)}: {what}")
 
-    def _demote(self, server: Endpoint) -> None:
-        """The next look-up begins with another server."""
-        if self._servers[0] == server:
-            self._servers.append(self._servers.pop(0))
+    def _blame(self, problems: Mapping[Server, str]) -> None:
+        for server, problem in problems.items():
+            server.failed(problem, self._reactor.seconds())
 
     @inlineCallbacks
-    def _exchange(self, server: Endpoint, name: Name, rdtype: int, style: Style, patience: float) -> Any:
-        def compose(identifier: int) -> bytes:
-            return write_query(identifier, name, rdtype, style.flags, dnssec_ok=style.dnssec_ok, payload=UDP_PAYLOAD)
+    def _ask_one(self, server: Server, question: Question, patience: float) -> Generator[Any, Any, Message]:
+        """One try; fails with ServerFailure."""
+        if question.style.dnssec_ok and server.doubted_until > self._reactor.seconds():
+            raise ServerFailure(_NO_SIGNATURES)
+        message: Message = yield self._exchange(server, question, patience)
+        if _is_signed(message):
+            server.signs = True
+        elif self._proof.style.dnssec_ok and question.style.dnssec_ok and message.rcode in _ANSWERS:
+            yield server.proving.run(self._prove, server, patience)
+        return message
 
-        datagrams = _DatagramQuery(self._reactor, compose)
-        port = ConnectedDatagrams(self._reactor, server, datagrams, self._prepare)
+    @inlineCallbacks
+    def _exchange(self, server: Server, question: Question, patience: float) -> Generator[Any, Any, Message]:
+        self._observer(question.name, question.rdtype, f"query to {server.text}")
+        data = yield self._sockets.run(server.channel.exchange, question, patience)
         try:
-            data = yield datagrams.query(server, [], patience)
+            return parse_message(data)
+        except MalformedData as error:
+            raise ServerFailure(f"sent {error}") from None
+
+    @inlineCallbacks
+    def _prove(self, server: Server, patience: float) -> Generator[Any, Any, None]:
+        """That an answer without signatures is not unsigned because of the server."""
+        if server.signs:
+            return
+        if server.doubted_until <= self._reactor.seconds():
+            message = yield self._exchange(server, self._proof, patience)
+            if message.rcode not in _ANSWERS:
+                raise ServerFailure(f"answers {rcode_text(message.rcode)} for {self._proof}")
+            server.signs = _is_signed(message)
+        if not server.signs:
+            if not server.doubted_until:
+                server.report(_NO_SIGNATURES)
+            server.doubted_until = self._reactor.seconds() + DOUBT
+            raise ServerFailure(_NO_SIGNATURES)
+
+    @inlineCallbacks
+    def _examine(self, server: Server) -> Generator[Any, Any, str | None]:
+        """What is wrong with a server. No look-up waits for that."""
+        server.examined = True
+        try:
+            message = yield self._ask_one(server, self._proof, self._tries[-1])
+            if message.rcode not in _ANSWERS:
+                raise ServerFailure(f"answers {rcode_text(message.rcode)} for {self._proof}")
+        except ServerFailure as failure:
+            if server.resume is not None:
+                server.failed(str(failure), self._reactor.seconds())
+            return str(failure)
+        except CancelledError:
+            return "was not asked"
         finally:
-            port.stopListening()
-        if is_truncated(data):
-            data = yield self._exchange_tcp(server, compose(secrets.randbelow(1 << 16)), patience)
-        return data
-
-    def _exchange_tcp(self, server: Endpoint, query: bytes, patience: float) -> "Deferred[bytes]":
-        stream = _StreamQuery(query)
-        factory = Factory.forProtocol(lambda: stream)
-        factory.noisy = False
-        connected = connect_tcp(self._reactor, server, factory, self._prepare)
-        return connected.addCallback(lambda _: stream.answer).addTimeout(max(patience, MIN_TCP_PATIENCE), self._reactor)
+            server.examined = False
+        server.answered()
+        return None
 
 
-class _DatagramQuery(DNSDatagramProtocol):
-    """One question on one connected socket."""
-
-    noisy = False
-    transport: Any
-    liveMessages: Any  # noqa: N815
-
-    def __init__(self, reactor: Any, compose: Callable[[int], bytes]) -> None:
-        super().__init__(None, reactor)  # type: ignore[no-untyped-call,unused-ignore]
-        self._compose = compose
-        self._octets = b""
-
-    def writeMessage(self, message: Any, address: Endpoint) -> None:  # noqa: N802 - Twisted's name
-        """Twisted Names: send. Only the id is its choice; the octets are ours."""
-        self._octets = self._compose(message.id)
-        self.transport.write(self._octets)
-
-    def datagramReceived(self, data: bytes, addr: Endpoint) -> None:
-        """What does not answer our question is passed over; the right answer may still come."""
-        if self.liveMessages and answers_query(data, self._octets):
-            self._end(data)
-
-    def connectionRefused(self) -> None:
-        """The kernel: an ICMP error came back. Nobody listens there."""
-        self._end(ConnectionRefusedError("connection refused"))
-
-    def stopProtocol(self) -> None:
-        """The port closed, perhaps without being asked: epoll reports an ICMP error so."""
-        self._end(ConnectionRefusedError("connection refused"))
-        super().stopProtocol()
-
-    def _end(self, result: bytes | Exception) -> None:
-        live, self.liveMessages = self.liveMessages, {}
-        for waiting, timeout in live.values():
-            timeout.cancel()
-            if isinstance(result, Exception):
-                waiting.errback(result)
-            else:
-                waiting.callback(result)
+def _server(reactor: Any, endpoint: Endpoint, prepare: PrepareSocket, authentication: Authentication | None) -> Server:
+    address, port = endpoint
+    if authentication is not None:
+        server = Server(describe(address, port, TLS_PORT, authentication.name))
+        server.channel = TlsChannel(reactor, endpoint, authentication, prepare)
+    else:
+        server = Server(describe(address, port, DNS_PORT, None))
+        server.channel = PlainChannel(reactor, endpoint, prepare, server.report)
+    return server
 
 
-class _StreamQuery(Int16StringReceiver):
-    """One question on one connection: RFC 7766 section 8."""
-
-    transport: Any
-
-    def __init__(self, query: bytes) -> None:
-        self._query = query
-        self.answer: Deferred[bytes] = Deferred(lambda _: self._abort())
-
-    def connectionMade(self) -> None:
-        self.sendString(self._query)  # type: ignore[no-untyped-call,unused-ignore]
-
-    def stringReceived(self, string: bytes) -> None:
-        if not self.answer.called and answers_query(string, self._query):
-            self.answer.callback(string)
-        self.transport.loseConnection()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        if not self.answer.called:
-            self.answer.errback(ConnectionDone("closed without an answer"))
-
-    def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abortConnection()
+def _is_signed(message: Message) -> bool:
+    return any(rrset.signatures for rrset in (*message.answer, *message.authority))

@@ -19,8 +19,9 @@ MAX_MESSAGE = 65535
 _HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
 _QUESTION = struct.Struct("!HH")
+_OPTION = struct.Struct("!HH")
 _EDNS_DO = 0x8000
-_OPT_SIZE = 1 + _RECORD.size
+_OPT_PADDING = 12
 _POINTER = 0xC0
 _MAX_TTL = 0x7FFFFFFF
 
@@ -131,25 +132,60 @@ def parse_message(data: bytes) -> Message:
                    _rrsets(answer), _rrsets(authority), len(data))
 
 
-def write_query(identifier: int, name: Name, rdtype: int, flags: Flag, *, dnssec_ok: bool, payload: int) -> bytes:
-    """A question with an OPT record; `payload` is the largest UDP answer that we take."""
-    opt = b"\0" + _RECORD.pack(RecordType.OPT, payload, _EDNS_DO if dnssec_ok else 0, 0)
-    return (_HEADER.pack(identifier, flags, 1, 0, 0, 1) + to_wire(name) + _QUESTION.pack(rdtype, IN) + opt)
+def write_query(identifier: int, name: Name, rdtype: int, flags: Flag, *, dnssec_ok: bool, payload: int | None,
+                block: int = 0) -> bytes:
+    """A question, its name in the case that it has here.
+
+    `payload` is the largest UDP answer that we take; None leaves out the OPT record. `block` pads the message to a
+    multiple of its octets (RFC 7830, RFC 8467 section 4.1).
+    """
+    query = _HEADER.pack(identifier, flags, 1, 0, 0, payload is not None) + to_wire(name) + _QUESTION.pack(rdtype, IN)
+    if payload is None:
+        return query
+    options = b""
+    if block:
+        room = -(len(query) + 1 + _RECORD.size + _OPTION.size) % block
+        options = _OPTION.pack(_OPT_PADDING, room) + bytes(room)
+    return query + b"\0" + _RECORD.pack(RecordType.OPT, payload, _EDNS_DO if dnssec_ok else 0, len(options)) + options
 
 
 def answers_query(data: bytes, query: bytes) -> bool:
     """Whether a datagram can be the answer to `query`: same id, a standard response, the question octet by octet."""
+    question = _question(query)
+    return _responds(data, query) and data[_HEADER.size:_HEADER.size + len(question)] == question
+
+
+def answers_in_other_case(data: bytes, query: bytes) -> bool:
+    """Whether it would be the answer, had its sender kept the case of the letters in the question."""
+    question = _question(query)
+    theirs = data[_HEADER.size:_HEADER.size + len(question)]
+    return _responds(data, query) and theirs != question and theirs.lower() == question.lower()
+
+
+def _responds(data: bytes, query: bytes) -> bool:
     if len(data) < _HEADER.size:
         return False
     identifier, flags, questions = struct.unpack_from("!3H", data)
-    question = query[_HEADER.size:len(query) - _OPT_SIZE]
     return (identifier == struct.unpack_from("!H", query)[0] and bool(flags & Flag.QR) and not flags & _OPCODE
-            and questions == 1 and data[_HEADER.size:_HEADER.size + len(question)] == question)
+            and questions == 1)
+
+
+def _question(query: bytes) -> bytes:
+    """The question section of a query of ours."""
+    offset = _HEADER.size
+    while query[offset]:
+        offset += 1 + query[offset]
+    return query[_HEADER.size:offset + 1 + _QUESTION.size]
 
 
 def is_truncated(data: bytes) -> bool:
     """TC; `data` has a whole header."""
     return bool(data[2] << 8 & Flag.TC)
+
+
+def basic_rcode(data: bytes) -> int:
+    """Without its extension in the OPT record; `data` has a whole header."""
+    return data[3] & 0xF
 
 
 def _read_record(data: bytes, offset: int) -> tuple[_Record, int]:

@@ -10,7 +10,7 @@ from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, Name
 from oesvc.dns.chain import Chain
 from oesvc.dns.failures import Indeterminate, MalformedData
-from oesvc.dns.fetch import VALIDATING, Style
+from oesvc.dns.question import VALIDATING, Style
 from oesvc.dns.records import RecordType
 from oesvc.dns.validator import Validator
 from oesvc.dns.wire import Message, is_truncated, parse_message, write_query

@@ -9,8 +9,8 @@ from twisted.internet.defer import succeed
 from oesvc.dns.anchors import TrustAnchor, group_anchors, parse_anchors, read_anchors
 from oesvc.dns.answer import AnswerKind, SecurityStatus
 from oesvc.dns.budget import DEFAULT
-from oesvc.dns.fetch import UNFILTERED
 from oesvc.dns.name import is_below, parse_name, to_wire
+from oesvc.dns.question import UNFILTERED
 from oesvc.dns.records import RecordType as T
 from oesvc.dns.wire import Message, Rcode, RRset
 from tests.dns.raw import Recorder, judge

@@ -4,8 +4,8 @@ import pytest
 from twisted.internet.defer import succeed
 
 from oesvc.dns.answer import AnswerKind, SecurityStatus
-from oesvc.dns.fetch import TRUSTING, UNFILTERED
 from oesvc.dns.name import parse_name, to_wire
+from oesvc.dns.question import TRUSTING, UNFILTERED
 from oesvc.dns.records import RecordType
 from oesvc.dns.upstream import Upstream
 from oesvc.dns.validator import Validator

@@ -4,8 +4,8 @@ import struct
 import pytest
 
 from oesvc.dns.failures import MalformedData
-from oesvc.dns.fetch import VALIDATING
 from oesvc.dns.name import parse_name, to_wire
+from oesvc.dns.question import VALIDATING
 from oesvc.dns.records import RecordType, parse_soa, parse_target
 from oesvc.dns.wire import MAX_RECORDS, Flag, answers_query, parse_message, write_query
 from tests.dns.raw import ask

@@ -1,0 +1,127 @@
+"""How the values of options are read: text to value; ValueError says what would be right."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from oesvc.dns.answer import Name
+from oesvc.dns.name import parse_name
+from oesvc.ipsec.flow import Address
+from oesvc.oe.classes import Network
+from oesvc.oe.delegation import FQDN
+
+Reader = Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """A resolver, in unbound's form: ADDRESS[@PORT][#NAME]."""
+
+    address: Address
+    port: int | None = None
+    name: str | None = None
+    "That it must prove to have (RFC 8310 section 7.1)."
+
+    def __str__(self) -> str:
+        return f"{self.address}{f'@{self.port}' if self.port else ''}{f'#{self.name}' if self.name else ''}"
+
+
+def words(read: Reader) -> Reader:
+    return lambda text: tuple(read(word) for word in re.split(r"[,\s]+", text) if word)
+
+
+def one_of(kind: type[Enum]) -> Reader:
+    return choice({str(member.value): member for member in kind})
+
+
+def choice(choices: Mapping[str, Any]) -> Reader:
+    def read(text: str) -> Any:
+        if text not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return choices[text]
+    return read
+
+
+def between(kind: type[float] | type[int], least: float, most: float) -> Reader:
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no number of seconds") from None
+        if not least <= number <= most:
+            raise ValueError(f"{text} is not between {least} and {most} seconds")
+        return number
+    return read
+
+
+def address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+
+
+def network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no network prefix: {error}") from None
+
+
+def fqdn(text: str) -> str | None:
+    name = text.removeprefix("@").rstrip(".").lower()
+    if text and not (text.startswith("@") and FQDN.fullmatch(name)):
+        raise ValueError(f"{text!r} is no name of the form @gateway.example.com")
+    return name or None
+
+
+def path(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is no absolute path")
+    return Path(text)
+
+
+def optional(read: Reader) -> Reader:
+    return lambda text: read(text) if text else None
+
+
+def count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise ValueError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def name_server(text: str) -> NameServer:
+    form = re.fullmatch(r"([^@#]+)(?:@([^#]*))?(?:#(.*))?", text)
+    if form is None:
+        raise ValueError(f"{text!r} is not of the form ADDRESS[@PORT][#NAME]")
+    host, port, name = form.groups()
+    if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r}: {port!r} is no port, that is a number from 1 to 65535")
+    name = name if name is None else name.rstrip(".").lower()
+    if name is not None and not FQDN.fullmatch(name):
+        raise ValueError(f"{text!r}: {name!r} is no domain name such as dns.example.net")
+    return NameServer(address(host), int(port) if port else None, name)
+
+
+def pin(text: str) -> bytes:
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != 32:
+        raise ValueError(f"{text!r} is no SHA-256 digest in base64 (44 characters)")
+    return digest
+
+
+def zone(text: str) -> Name:
+    try:
+        return parse_name(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no domain name: {error}") from None
