@@ -54,22 +54,37 @@ class HostRow:
 
 
 # Addresses of RFC 4322 section 2.2; for IPv6 the same numbers, read as digits, in the prefix of RFC 3849.
-WIRES = ("net-a", "internet", "net-b")
+WIRES = ("net-a", "net-d", "internet", "net-b")
 TO_NET_A = (("192.1.0.0/24", "192.1.1.4"), ("2001:db8:1::/64", "2001:db8:1:1::4"))
+TO_NET_D = (("192.3.0.0/24", "192.1.1.6"), ("2001:db8:3::/64", "2001:db8:1:1::6"))
+WITHIN_AS1 = (("192.3.0.0/24", "192.1.0.254"), ("2001:db8:3::/64", "2001:db8:1::254"))
 TO_NET_B = (("192.2.0.0/24", "192.1.1.5"), ("2001:db8:2::/64", "2001:db8:1:1::5"))
 HOSTS = (
     HostRow("alice", (Link("eth0", "net-a", ("192.1.0.65/24", "2001:db8:1::65/64")),),
-            (("default", "192.1.0.1"), ("default", "2001:db8:1::1"))),
+            (("default", "192.1.0.1"), ("default", "2001:db8:1::1"), *WITHIN_AS1)),
+    HostRow("dave", (Link("eth0", "net-d", ("192.3.0.68/24", "2001:db8:3::68/64")),),
+            (("default", "192.3.0.1"), ("default", "2001:db8:3::1"),
+             ("192.1.0.0/24", "192.3.0.254"), ("2001:db8:1::/64", "2001:db8:3::254"))),
+    # The line between Alice's and Dave's networks in the figure: both are of AS1, with an exit each.
+    HostRow("as1", (Link("lan0", "net-a", ("192.1.0.254/24", "2001:db8:1::254/64")),
+                    Link("lan1", "net-d", ("192.3.0.254/24", "2001:db8:3::254/64"))), (), forwards=True),
+    HostRow("sg-d", (Link("lan0", "net-d", ("192.3.0.1/24", "2001:db8:3::1/64")),
+                     Link("wan0", "internet", ("192.1.1.6/24", "2001:db8:1:1::6/64"))),
+            (("192.1.0.0/24", "192.3.0.254"), ("2001:db8:1::/64", "2001:db8:3::254"), *TO_NET_B), forwards=True),
     HostRow("sg-a", (Link("lan0", "net-a", ("192.1.0.1/24", "2001:db8:1::1/64")),
-                     Link("wan0", "internet", ("192.1.1.4/24", "2001:db8:1:1::4/64"))), TO_NET_B, forwards=True),
+                     Link("wan0", "internet", ("192.1.1.4/24", "2001:db8:1:1::4/64"))), TO_NET_B + WITHIN_AS1,
+            forwards=True),
     HostRow("sg-b", (Link("lan0", "net-b", ("192.2.0.1/24", "2001:db8:2::1/64")),
-                     Link("wan0", "internet", ("192.1.1.5/24", "2001:db8:1:1::5/64"))), TO_NET_A, forwards=True),
+                     Link("wan0", "internet", ("192.1.1.5/24", "2001:db8:1:1::5/64"))), TO_NET_A + TO_NET_D,
+            forwards=True),
     HostRow("bob", (Link("eth0", "net-b", ("192.2.0.66/24", "2001:db8:2::66/64")),),
             (("default", "192.2.0.1"), ("default", "2001:db8:2::1"))),
     # Two nodes without a gateway of their own: one meets a permissive class, the other a paranoid one.
-    HostRow("carol", (Link("eth0", "internet", ("192.1.1.67/24", "2001:db8:1:1::67/64")),), TO_NET_A + TO_NET_B),
-    HostRow("frank", (Link("eth0", "internet", ("192.1.1.200/24", "2001:db8:1:1::200/64")),), TO_NET_A + TO_NET_B),
-    HostRow("dns", (Link("eth0", "internet", ("192.1.1.250/24", "2001:db8:1:1::250/64")),), TO_NET_A + TO_NET_B),
+    HostRow("carol", (Link("eth0", "internet", ("192.1.1.67/24", "2001:db8:1:1::67/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
+    HostRow("q", (Link("eth0", "internet", ("192.1.1.81/24", "2001:db8:1:1::81/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
+    HostRow("r", (Link("eth0", "internet", ("192.1.1.82/24", "2001:db8:1:1::82/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
+    HostRow("frank", (Link("eth0", "internet", ("192.1.1.200/24", "2001:db8:1:1::200/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
+    HostRow("dns", (Link("eth0", "internet", ("192.1.1.250/24", "2001:db8:1:1::250/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
 )
 
 
