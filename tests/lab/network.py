@@ -59,6 +59,7 @@ TO_NET_A = (("192.1.0.0/24", "192.1.1.4"), ("2001:db8:1::/64", "2001:db8:1:1::4"
 TO_NET_D = (("192.3.0.0/24", "192.1.1.6"), ("2001:db8:3::/64", "2001:db8:1:1::6"))
 WITHIN_AS1 = (("192.3.0.0/24", "192.1.0.254"), ("2001:db8:3::/64", "2001:db8:1::254"))
 TO_NET_B = (("192.2.0.0/24", "192.1.1.5"), ("2001:db8:2::/64", "2001:db8:1:1::5"))
+FROM_OUTSIDE = TO_NET_A + TO_NET_B + TO_NET_D
 HOSTS = (
     HostRow("alice", (Link("eth0", "net-a", ("192.1.0.65/24", "2001:db8:1::65/64")),),
             (("default", "192.1.0.1"), ("default", "2001:db8:1::1"), *WITHIN_AS1)),
@@ -80,11 +81,11 @@ HOSTS = (
     HostRow("bob", (Link("eth0", "net-b", ("192.2.0.66/24", "2001:db8:2::66/64")),),
             (("default", "192.2.0.1"), ("default", "2001:db8:2::1"))),
     # Two nodes without a gateway of their own: one meets a permissive class, the other a paranoid one.
-    HostRow("carol", (Link("eth0", "internet", ("192.1.1.67/24", "2001:db8:1:1::67/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
-    HostRow("q", (Link("eth0", "internet", ("192.1.1.81/24", "2001:db8:1:1::81/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
-    HostRow("r", (Link("eth0", "internet", ("192.1.1.82/24", "2001:db8:1:1::82/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
-    HostRow("frank", (Link("eth0", "internet", ("192.1.1.200/24", "2001:db8:1:1::200/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
-    HostRow("dns", (Link("eth0", "internet", ("192.1.1.250/24", "2001:db8:1:1::250/64")),), TO_NET_A + TO_NET_B + TO_NET_D),
+    HostRow("carol", (Link("eth0", "internet", ("192.1.1.67/24", "2001:db8:1:1::67/64")),), FROM_OUTSIDE),
+    HostRow("q", (Link("eth0", "internet", ("192.1.1.81/24", "2001:db8:1:1::81/64")),), FROM_OUTSIDE),
+    HostRow("r", (Link("eth0", "internet", ("192.1.1.82/24", "2001:db8:1:1::82/64")),), FROM_OUTSIDE),
+    HostRow("frank", (Link("eth0", "internet", ("192.1.1.200/24", "2001:db8:1:1::200/64")),), FROM_OUTSIDE),
+    HostRow("dns", (Link("eth0", "internet", ("192.1.1.250/24", "2001:db8:1:1::250/64")),), FROM_OUTSIDE),
 )
 
 
