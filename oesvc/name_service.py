@@ -30,13 +30,13 @@ def dns_config(config: Config, resolv_conf: Path = RESOLV_CONF) -> DnsConfig:
     mode = Mode(config.dns_mode.value)
     default_port = TLS_PORT if config.dns_tls else DNS_PORT
     endpoints = tuple((str(server.address), server.port or default_port) for server in servers)
-    authentications = tuple(Authentication(server.name, config.tls_pins, config.tls_ca) for server in servers)
     return DnsConfig(
         endpoints,
         anchors=read_anchors(config.trust_anchors) if mode is Mode.VALIDATE else (),
         negative_anchors=config.negative_anchors,
         mode=mode,
-        tls=dict(zip(endpoints, authentications, strict=True)) if config.dns_tls else {},
+        tls={endpoint: Authentication(server.name, config.tls_pins, config.tls_ca)
+             for endpoint, server in zip(endpoints, servers, strict=True) if config.dns_tls},
         trusted_path=config.trusted_path,
         clock_skew=config.clock_skew,
         crowd=CrowdLimits(config.lookups_per_client, config.lookups))
