@@ -87,7 +87,13 @@ class Chain:
         if verified.encloser is None:
             return self._signed(zone, verified.expires)
         denial, records, expires = self._denial(message, zone, budget)
-        room = denial.prove_no_closer_match(records, zone.zone, rrset.owner, verified.encloser, budget)
+        shown = (zone.zone, rrset.owner, rrset.rdtype, denial is nsec3, tuple(records))
+        try:
+            room = denial.prove_no_closer_match(records, zone.zone, rrset.owner, verified.encloser, budget)
+        except Bogus as failure:
+            budget.note(trace.Denied, *shown, str(failure), True)
+            raise
+        budget.note(trace.Denied, *shown, "", True)
         expires = min(expires, verified.expires)
         return Unsigned(room, expires) if room else self._signed(zone, expires)
 

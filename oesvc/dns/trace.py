@@ -57,6 +57,8 @@ class Denied:
     "Owner and RDATA."
     problem: str = ""
     "Empty: they prove it."
+    expanded: bool = False
+    "The absence of a name of its own, for which a wildcard stands."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,46 @@
-"""The control socket: one JSON question a line, one JSON answer a line."""
+"""The control socket: one JSON question a line, one JSON answer a line, in the order of the questions."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 
 from oesvc import __version__
 from oesvc.daemon import KeyingDaemon
 from oesvc.ipsec.flow import Flow
 from oesvc.operator import report
+from oesvc.operator.dns_report import Inquiry, Inspector
 
 LONGEST_QUESTION = 4096
 
 Question = dict[str, Any]
-Command = Callable[[KeyingDaemon, Question, float], dict[str, Any]]
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Whom the commands ask."""
+
+    daemon: KeyingDaemon
+    inspector: Inspector
+    seconds: Callable[[], float]
+
+
+Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
 
 COMMANDS: dict[str, Command] = {
-    "status": lambda daemon, question, now: report.status(daemon, __version__),
-    "flows": lambda daemon, question, now: report.flows(daemon, now),
-    "why": lambda daemon, question, now: report.why(daemon, _flow(question), now),
-    "timeline": lambda daemon, question, now: report.timeline(daemon, _flow(question)),
+    "status": lambda sources, question: report.status(sources.daemon, __version__),
+    "flows": lambda sources, question: report.flows(sources.daemon, sources.seconds()),
+    "why": lambda sources, question: report.why(sources.daemon, _flow(question), sources.seconds()),
+    "timeline": lambda sources, question: report.timeline(sources.daemon, _flow(question)),
+    "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
 }
 
 
@@ -34,21 +51,28 @@ class BadQuestionError(ValueError):
 class ControlProtocol(LineOnlyReceiver):
     """One client of the control socket."""
 
+    _log = Logger()
     delimiter = b"\n"
     MAX_LENGTH = LONGEST_QUESTION
 
-    def __init__(self, daemon: KeyingDaemon, seconds: Callable[[], float]) -> None:
-        self._daemon = daemon
-        self._seconds = seconds
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._turn = DeferredLock()
 
     def lineReceived(self, line: bytes) -> None:
+        self._turn.run(lambda: Deferred.fromCoroutine(self._reply(line)))
+
+    async def _reply(self, line: bytes) -> None:
         try:
-            reply: dict[str, Any] = {"answer": self._answer(line)}
+            reply: dict[str, Any] = {"answer": await self._answer(line)}
         except BadQuestionError as error:
             reply = {"error": str(error)}
+        except Exception as error:
+            self._log.failure("answering {line}", line=line)
+            reply = {"error": f"an error in oegw itself: {error}"}
         self.sendLine(json.dumps(reply).encode())
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> Answer:
         try:
             question = json.loads(line)
         except ValueError as error:
@@ -56,18 +80,18 @@ class ControlProtocol(LineOnlyReceiver):
         command = COMMANDS.get(str(question.get("command"))) if isinstance(question, dict) else None
         if command is None:
             raise BadQuestionError(f"a question is an object with a command, one of {', '.join(COMMANDS)}")
-        return command(self._daemon, question, self._seconds())
+        answer = command(self._sources, question)
+        return await answer if isinstance(answer, Awaitable) else answer
 
 
 class ControlFactory(Factory):
     noisy = False
 
-    def __init__(self, daemon: KeyingDaemon, seconds: Callable[[], float]) -> None:
-        self._daemon = daemon
-        self._seconds = seconds
+    def __init__(self, daemon: KeyingDaemon, inspector: Inspector, seconds: Callable[[], float]) -> None:
+        self._sources = Sources(daemon, inspector, seconds)
 
     def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
-        return ControlProtocol(self._daemon, self._seconds)
+        return ControlProtocol(self._sources)
 
 
 def _flow(question: Question) -> Flow:
@@ -75,3 +99,12 @@ def _flow(question: Question) -> Flow:
         return Flow(ip_address(str(question.get("source"))), ip_address(str(question.get("destination"))))
     except ValueError as error:
         raise BadQuestionError(f"no flow: {error}") from None
+
+
+def _inquiry(question: Question) -> Inquiry:
+    types = question.get("types", [])
+    try:
+        return Inquiry.parse(str(question.get("subject")), [str(rdtype) for rdtype in types] if
+                             isinstance(types, list) else [str(types)], bool(question.get("fresh")))
+    except ValueError as error:
+        raise BadQuestionError(f"nothing to look up: {error}") from None

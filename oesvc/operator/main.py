@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -13,16 +14,22 @@ from oesvc import __version__, config
 from oesvc.ipsec.flow import Address
 from oesvc.keys import key_pair
 from oesvc.keys.records import records
-from oesvc.operator import text
+from oesvc.operator import alone, dns_text, text
+from oesvc.operator.dns_report import TYPES, Inquiry
 
 DONE, REFUSED, UNUSABLE = 0, 1, 2
 "Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
 ANSWER_WITHIN = 10.0
-"Seconds."
+ANSWER_OF_DNS_WITHIN = 40.0
+"Seconds. A look-up of the DNS may take eight, and the keys of a gateway are looked up after its records."
 
 
 class CommandError(Exception):
     """The command cannot be carried out; the text says why and what to do."""
+
+
+class NoDaemonError(CommandError):
+    """There is no daemon to ask."""
 
 
 def run() -> None:
@@ -64,6 +71,18 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[parent], help=help_text, description=help_text.capitalize() + ".")
         command.set_defaults(carry_out=_ask(name, as_text))
 
+    dns = commands.add_parser("dns", parents=[asking], help="what the DNS says of a host, and why it is believed",
+                              description="Look up what the DNS says of a host or a gateway: the chain of trust link "
+                                          "by link, the records, and what the daemon makes of them.")
+    dns.add_argument("subject", metavar="ADDRESS|NAME")
+    dns.add_argument("--type", action="append", choices=tuple(TYPES), dest="types", default=[],
+                     help="ask for these records only (default: all that the daemon asks for)")
+    dns.add_argument("--fresh", action="store_true", help="prove everything anew, nothing from memory")
+    dns.add_argument("--no-daemon", action="store_true", dest="alone",
+                     help="do not ask the daemon, but the resolvers, as the configuration says; so it is also done "
+                          "when no daemon runs")
+    dns.set_defaults(carry_out=_dns)
+
     keys = commands.add_parser("keys", help="this gateway's own key pair").add_subparsers(required=True,
                                                                                           metavar="ACTION")
     gen = keys.add_parser("gen", parents=[common], help="make the key pair, if there is none")
@@ -96,17 +115,37 @@ def _ask(command: str, as_text: Callable[[dict[str, Any]], str]) -> Callable[[ar
     return carry_out
 
 
-def ask(control: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """Put one question to the daemon. Raises CommandError."""
+def _dns(options: argparse.Namespace) -> int:
+    try:
+        inquiry = Inquiry.parse(options.subject, options.types, options.fresh)
+    except ValueError as error:
+        raise CommandError(f"{options.subject!r} is neither an address nor a name: {error}") from None
+    question = {"command": "dns", "subject": options.subject, "types": options.types, "fresh": options.fresh}
+    try:
+        if options.alone:
+            raise NoDaemonError
+        answer = ask(options.control or config.load(options.config).control_socket, question, ANSWER_OF_DNS_WITHIN)
+    except NoDaemonError:
+        answer = alone.inspect(config.load(options.config), inquiry)
+        if not (options.alone or options.json):
+            print("(no daemon answers: this is what one would see)", file=sys.stderr)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(json.dumps(answer, indent=2) if options.json else dns_text.dns(answer, colour))
+    doubtful = any(look_up["status"] in ("bogus", "indeterminate") for look_up in answer["lookups"])
+    return REFUSED if doubtful else DONE
+
+
+def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
+    """Put one question to the daemon. Raises CommandError; NoDaemonError where none answers."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(ANSWER_WITHIN)
+            client.settimeout(within)
             client.connect(str(control))
             client.sendall(json.dumps(question).encode() + b"\n")
             with client.makefile("rb") as replies:
                 reply = json.loads(replies.readline())
     except (FileNotFoundError, ConnectionRefusedError):
-        raise CommandError(f"no daemon answers at {control}; is `twistd oegw` running?") from None
+        raise NoDaemonError(f"no daemon answers at {control}; is `twistd oegw` running?") from None
     except PermissionError:
         raise CommandError(f"you may not talk to the daemon at {control}; try as root") from None
     except (OSError, ValueError) as error:

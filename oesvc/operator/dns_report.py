@@ -1,0 +1,140 @@
+"""`oegw dns`: what the DNS says of a host or a gateway, why that is believed, and what the daemon makes of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+
+from oesvc.discovery import Asked, Discovery, Replied
+from oesvc.dns.answer import Answer, Name
+from oesvc.dns.name import name_text, parse_name, reverse_name
+from oesvc.dns.presentation import rdata_text
+from oesvc.dns.records import RecordType
+from oesvc.dns.resolver import ValidatingResolver
+from oesvc.dns.trace import Trace
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.oe import events as ev
+from oesvc.oe.aging import Lifespans
+from oesvc.oe.authorization import DELEGATION_READERS, DnssecPolicy, Reading, Standing, read_delegations, unusable
+from oesvc.oe.classes import ClassTable
+from oesvc.oe.connection import Connection
+from oesvc.oe.delegation import Delegation, MalformedRecordError, parse_key_record
+from oesvc.operator.chain_report import chain, questions
+from oesvc.operator.report import OUTCOMES, SCHEMA
+
+TYPES = {"TXT": RecordType.TXT, "IPSECKEY": RecordType.IPSECKEY, "KEY": RecordType.KEY}
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What to look up."""
+
+    name: Name
+    host: Address | str
+    "Whom the records at the name speak for."
+    types: tuple[str, ...]
+    fresh: bool
+
+    @classmethod
+    def parse(cls, subject: str, types: Sequence[str], fresh: bool) -> "Inquiry":
+        """An address, or a name; ValueError says what is wrong. Without types, all that the daemon may ask for."""
+        unknown = [rdtype for rdtype in types if rdtype not in TYPES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(TYPES)}")
+        try:
+            host: Address | str = ip_address(subject)
+        except ValueError:
+            name = parse_name(subject.removeprefix("@"))
+            host = _address(name) or name_text(name).rstrip(".")
+        if isinstance(host, str):
+            return cls(parse_name(host or "."), host, tuple(types) or ("KEY", "IPSECKEY"), fresh)
+        return cls(reverse_name(host), host, tuple(types) or tuple(TYPES), fresh)
+
+
+def _address(name: Name) -> Address | None:
+    """Of a name in the reverse map."""
+    try:
+        if name[4:] == (b"in-addr", b"arpa"):
+            return IPv4Address(b".".join(name[3::-1]).decode("ascii"))
+        if name[32:] == (b"ip6", b"arpa"):
+            return IPv6Address(bytes.fromhex(b"".join(name[31::-1]).decode("ascii")))
+    except ValueError:
+        return None
+    return None
+
+
+class Inspector:
+    """Looks up as the daemon does, and tells what came of it."""
+
+    def __init__(self, resolver: ValidatingResolver, discovery: Discovery, classes: ClassTable, policy: DnssecPolicy,
+                 unix_time: Callable[[], float], clock_skew: int = 0) -> None:
+        self._resolver, self._discovery, self._classes, self._policy = resolver, discovery, classes, policy
+        self._unix_time, self._clock_skew = unix_time, clock_skew
+
+    async def inspect(self, inquiry: Inquiry) -> dict[str, Any]:
+        traces = await gatherResults([self._resolver.trace(inquiry.name, TYPES[rdtype], inquiry.fresh)
+                                      for rdtype in inquiry.types])
+        decision = None if isinstance(inquiry.host, str) else await self._decision(inquiry.host)
+        return {"schema": SCHEMA, "subject": str(inquiry.host), "name": name_text(inquiry.name),
+                "fresh": inquiry.fresh, "dnssec": self._policy.value,
+                "lookups": [self._look_up(inquiry, rdtype, trace)
+                            for rdtype, trace in zip(inquiry.types, traces, strict=True)],
+                "decision": decision}
+
+    def _look_up(self, inquiry: Inquiry, rdtype: str, trace: Trace) -> dict[str, Any]:
+        now, answer = self._unix_time(), trace.answer
+        refused = unusable(answer, self._policy)
+        return {"type": rdtype, "name": name_text(inquiry.name), **_verdict(answer, now),
+                "canonical": name_text(answer.canonical) if answer.rdatas else None,
+                "remembered": _verdict(trace.remembered, now) if trace.remembered else None,
+                "questions": questions(trace.links), "chain": chain(trace.links, now, self._clock_skew),
+                "not_believed": refused.detail if refused else None,
+                "records": [_record(answer.rdtype, rdata, reading) for rdata, reading in
+                            zip(answer.rdatas, self._read(answer, inquiry.host), strict=True)]}
+
+    def _read(self, answer: Answer, host: Address | str) -> list[Reading]:
+        if answer.rdtype in DELEGATION_READERS:
+            return read_delegations(answer, host, self._policy, calling=not isinstance(host, str))
+        return [_read_key(rdata, host) for rdata in answer.rdatas]
+
+    async def _decision(self, host: Address) -> dict[str, Any]:
+        """What would become of the first datagram to `host`: the daemon's own look-ups, judged by its own machine."""
+        line = self._classes.find(host)
+        connection = Connection(Flow(host, host), line, Lifespans())
+        connection.handle(ev.Acquired(), 0.0)
+        asked: list[Asked | Replied] = []
+        if line.connection_class.opportunistic:
+            connection.handle(await self._discovery.delegations(host, asked.append), 0.0)
+        gateways = [{"gateway": str(d.gateway), "precedence": d.precedence, "keys": [str(key) for key in d.keys]}
+                    for d in connection.delegations]
+        outcome = "is keyed with its gateway" if gateways else OUTCOMES[connection.forwarding]
+        return {"class": line.connection_class.value, "policy": str(line), "state": connection.state.value,
+                "outcome": outcome, "reason": str(connection.reason), "because": connection.reason.because.name,
+                "gateways": gateways, "look_ups": [str(one) for one in asked if isinstance(one, Replied)]}
+
+
+def _verdict(answer: Answer, now: float) -> dict[str, Any]:
+    return {"status": answer.status.value, "kind": answer.kind.value, "reason": answer.reason,
+            "believed_for": round(max(0.0, answer.expires - now), 1)}
+
+
+def _record(rdtype: int, rdata: bytes, reading: Reading) -> dict[str, Any]:
+    delegation = reading.delegation
+    return {"text": str(delegation) if rdtype == RecordType.IPSECKEY and delegation else rdata_text(rdtype, rdata),
+            "standing": reading.standing.value, "delegation": _delegation(delegation) if delegation else None,
+            "objection": reading.objection or None}
+
+
+def _delegation(delegation: Delegation) -> dict[str, Any]:
+    return {"precedence": delegation.precedence, "gateway": str(delegation.gateway),
+            "keys": [str(key) for key in delegation.keys], "remarks": list(delegation.remarks)}
+
+
+def _read_key(rdata: bytes, host: Address | str) -> Reading:
+    """A KEY record says nothing of gateways, but is a gateway's own key (RFC 4322 section 5.1)."""
+    try:
+        return Reading(Standing.USED, Delegation(0, host, (parse_key_record(rdata),), written_as="KEY"))
+    except MalformedRecordError as error:
+        return Reading(Standing.SKIPPED, objection=str(error))
