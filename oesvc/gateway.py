@@ -40,6 +40,7 @@ from oesvc.name_service import dns_config, resolver_sources, warnings
 from oesvc.oe.classes import ClassTable, Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
+from oesvc.operator.dns_report import Inspector
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 
 CONTROL_MODE = 0o660
@@ -68,9 +69,11 @@ class GatewayService(Service):
         self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket, self._resolved)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
+        discovery = Discovery(self._resolver, config.dnssec, random.SystemRandom().random)
+        classes = ClassTable(config.policies, config.default_class)
+        self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
         self.daemon = KeyingDaemon(
-            connections=Connections(ClassTable(config.policies, config.default_class), config.lifespans),
-            discovery=Discovery(self._resolver, config.dnssec, random.SystemRandom().random),
+            connections=Connections(classes, config.lifespans), discovery=discovery,
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
@@ -114,7 +117,7 @@ class GatewayService(Service):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_dead_socket(path)
         self._control = self._reactor.listenUNIX(
-            str(path), ControlFactory(self.daemon, self._reactor.seconds), mode=CONTROL_MODE)
+            str(path), ControlFactory(self.daemon, self._inspector, self._reactor.seconds), mode=CONTROL_MODE)
 
     def stopService(self) -> "Deferred[None]":
         """Take leave of the peers, leave the kernel as it was but for what must never go in clear."""
