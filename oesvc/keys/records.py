@@ -1,6 +1,6 @@
-"""The DNS records to publish for a gateway and the hosts behind it: RFC 4322 section 5."""
+"""The DNS records to publish for a gateway and the hosts behind it: RFC 4322 section 5, RFC 4025."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
@@ -8,22 +8,48 @@ from oesvc.ipsec.rsa_key import RsaPublicKey
 CHARACTER_STRING = 255
 "Octets that one character-string of a TXT record holds (RFC 1035 section 3.3)."
 PRECEDENCE = 10
+TYPES = ("KEY", "TXT", "IPSECKEY")
+"KEY and TXT for peers by RFC 4322; IPSECKEY for those that have left KEY behind."
+
+Host = Address | str
+"By its address, whose name stands in the reverse map; a gateway also by its FQDN (RFC 4322 section 5.3)."
 
 
-def key_record(gateway: Address, key: RsaPublicKey) -> str:
+def key_record(gateway: Host, key: RsaPublicKey) -> str:
     """The KEY record by which a gateway proves who it is: one line of a zone file (section 5.1)."""
     # 16896 is 0x4200; not every tool reads hexadecimal flags.
-    return f"{gateway.reverse_pointer}. IN KEY 16896 4 1 {key.to_base64()}"
+    return f"{_owner(gateway)} IN KEY 16896 4 1 {key.to_base64()}"
 
 
-def delegation_record(host: Address, gateway: Address | str, key: RsaPublicKey, precedence: int = PRECEDENCE) -> str:
+def delegation_record(host: Address, gateway: Host, key: RsaPublicKey, precedence: int = PRECEDENCE) -> str:
     """The TXT record by which a host lets a gateway act for it: one line of a zone file (section 5.2)."""
     named = f"@{gateway}" if isinstance(gateway, str) else str(gateway)
     text = f"X-IPsec-Server({precedence})={named} {key.to_base64()}"
     strings = [text[i:i + CHARACTER_STRING] for i in range(0, len(text), CHARACTER_STRING)]
-    return f"{host.reverse_pointer}. IN TXT " + " ".join(f'"{string}"' for string in strings)
+    return f"{_owner(host)} IN TXT " + " ".join(f'"{string}"' for string in strings)
 
 
-def records(gateway: Address, hosts: Iterable[Address], key: RsaPublicKey) -> list[str]:
-    """All records for a gateway that protects itself and `hosts`."""
-    return [key_record(gateway, key), *(delegation_record(host, gateway, key) for host in (gateway, *hosts))]
+def ipseckey_record(host: Host, gateway: Host, key: RsaPublicKey, precedence: int = PRECEDENCE) -> str:
+    """The same as an IPSECKEY record (RFC 4025 section 3). A gateway itself is a host without a gateway, type 0."""
+    if host == gateway:
+        kind, named = 0, "."
+    elif isinstance(gateway, str):
+        kind, named = 3, f"{gateway}."
+    else:
+        kind, named = {4: 1, 6: 2}[gateway.version], str(gateway)
+    return f"{_owner(host)} IN IPSECKEY {precedence} {kind} 2 {named} {key.to_base64()}"
+
+
+def records(gateway: Host, hosts: Iterable[Address], key: RsaPublicKey,
+            types: Collection[str] = TYPES) -> list[str]:
+    """All records for a gateway that protects itself and `hosts`, of the types wanted."""
+    lines = [("KEY", key_record(gateway, key))]
+    for host in dict.fromkeys((gateway, *hosts)):
+        if not isinstance(host, str):
+            lines.append(("TXT", delegation_record(host, gateway, key)))
+        lines.append(("IPSECKEY", ipseckey_record(host, gateway, key)))
+    return [line for rdtype, line in lines if rdtype in types]
+
+
+def _owner(host: Host) -> str:
+    return f"{host}." if isinstance(host, str) else f"{host.reverse_pointer}."

@@ -13,7 +13,9 @@ from typing import Any
 from oesvc import __version__, config
 from oesvc.ipsec.flow import Address
 from oesvc.keys import key_pair
+from oesvc.keys.records import TYPES as RECORD_TYPES
 from oesvc.keys.records import records
+from oesvc.oe.delegation import MalformedRecordError, gateway_name
 from oesvc.operator import alone, dns_text, text
 from oesvc.operator.dns_report import TYPES, Inquiry
 
@@ -91,7 +93,11 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("records", parents=[common], help="print the DNS records to publish, as a zone file",
                                description="Print the DNS records to publish, as lines of a zone file.")
-    show.add_argument("--gateway", type=_address, help="this gateway's address (default: the configuration's first)")
+    show.add_argument("--gateway", type=_gateway, metavar="ADDRESS|@FQDN",
+                      help="this gateway, by its address (default: the configuration's first) or, where we have no say "
+                           "in our reverse zone, by the name that it gives as initiator")
+    show.add_argument("--type", action="append", choices=RECORD_TYPES, dest="types",
+                      help="print these records only (default: all)")
     show.add_argument("hosts", type=_address, nargs="*", metavar="HOST", help="a host behind this gateway")
     show.set_defaults(carry_out=_records)
     return parser
@@ -102,6 +108,13 @@ def _address(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
+def _gateway(text: str) -> Address | str:
+    try:
+        return gateway_name(text[1:]) if text.startswith("@") else _address(text)
+    except MalformedRecordError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _ask(command: str, as_text: Callable[[dict[str, Any]], str]) -> Callable[[argparse.Namespace], int]:
@@ -171,7 +184,8 @@ def _records(options: argparse.Namespace) -> int:
     gateway = options.gateway or next(iter(settings.addresses), None)
     if gateway is None:
         raise CommandError("the configuration names no address; say --gateway ADDRESS")
-    print("\n".join(records(gateway, options.hosts, key_pair.public_key(key_pair.load(settings.private_key)))))
+    key = key_pair.public_key(key_pair.load(settings.private_key))
+    print("\n".join(records(gateway, options.hosts, key, options.types or RECORD_TYPES)))
     return DONE
 
 

@@ -1,14 +1,20 @@
 """Key pairs on disk and the records made of them."""
 
+import subprocess
+from ipaddress import ip_address
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.keys import key_pair
-from oesvc.keys.records import delegation_record, key_record, records
+from oesvc.keys.records import delegation_record, ipseckey_record, key_record, records
 from oesvc.oe.authorization import read_txt
 from oesvc.oe.delegation import Delegation, parse_delegation
 from tests.oe.parts import ALICE, KEY, SG_A
+
+FOUR_KBIT = RsaPublicKey(65537, (1 << 4095) + 1)
 
 
 def test_generated_key_is_private_and_reads_back(tmp_path):
@@ -64,5 +70,32 @@ def test_delegation_record_reads_back_and_its_strings_fit():
 
 @pytest.mark.conformance("C-1.1-01")
 def test_all_records_of_a_gateway_and_its_hosts():
-    assert [line.split()[0] for line in records(SG_A, [ALICE], KEY)] == [
-        "4.1.1.192.in-addr.arpa.", "4.1.1.192.in-addr.arpa.", "65.0.1.192.in-addr.arpa."]
+    assert [line.split()[:3:2] for line in records(SG_A, [ALICE, SG_A], KEY)] == [
+        ["4.1.1.192.in-addr.arpa.", "KEY"], ["4.1.1.192.in-addr.arpa.", "TXT"], ["4.1.1.192.in-addr.arpa.", "IPSECKEY"],
+        ["65.0.1.192.in-addr.arpa.", "TXT"], ["65.0.1.192.in-addr.arpa.", "IPSECKEY"]]
+    assert [line.split()[2] for line in records(SG_A, [ALICE], KEY, ["KEY"])] == ["KEY"]
+
+
+@pytest.mark.parametrize("host, gateway, fields", [
+    (SG_A, SG_A, "10 0 2 ."), (ALICE, SG_A, "10 1 2 192.1.1.4"),
+    (ALICE, ip_address("2001:db8::4"), "10 2 2 2001:db8::4"), (ALICE, "gw.example.com", "10 3 2 gw.example.com."),
+    ("gw.example.com", "gw.example.com", "10 0 2 .")])
+def test_ipseckey_record_has_the_type_of_its_gateway(host, gateway, fields):
+    assert ipseckey_record(host, gateway, KEY).partition(" IN IPSECKEY ")[2] == f"{fields} {KEY.to_base64()}"
+
+
+@pytest.mark.conformance("C-5.3-01")
+def test_gateway_known_by_name_has_its_keys_at_that_name_and_delegates_nothing_there():
+    assert [line.split()[:3:2] for line in records("gw.example.com", [ALICE], KEY)] == [
+        ["gw.example.com.", "KEY"], ["gw.example.com.", "IPSECKEY"],
+        ["65.0.1.192.in-addr.arpa.", "TXT"], ["65.0.1.192.in-addr.arpa.", "IPSECKEY"]]
+
+
+@pytest.mark.parametrize("tool", [["named-checkzone", "-k", "fail", "."], ["nsd-checkzone", "."]])
+@pytest.mark.parametrize("gateway", [SG_A, ip_address("2001:db8::4"), "gw.example.com"])
+def test_records_are_accepted_by_the_tools_of_name_servers(tmp_path, tool, gateway):
+    zone = tmp_path / "zone"
+    head = "$TTL 60\n. IN SOA ns. host. 1 2 3 4 5\n. IN NS ns.\nns. IN A 192.0.2.1\n"
+    zone.write_text(head + "\n".join(records(gateway, [ALICE, ip_address("2001:db8::9")], FOUR_KBIT)) + "\n")
+    done = subprocess.run([*tool, str(zone)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
