@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial, singledispatchmethod
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
@@ -50,8 +50,10 @@ class KeyingDaemon:
     def __init__(self, *, connections: Connections, discovery: Discovery, plane: ForwardingPlane, engine: KeyingEngine,
                  journal: Journal, clock: Clock, unix_time: Callable[[], float],
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
-                 is_ours: Callable[[Address], bool]) -> None:
-        """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect."""
+                 is_ours: Callable[[Address], bool],
+                 calculate: Callable[[Callable[[], Any]], "Deferred[Any]"] = maybeDeferred) -> None:
+        """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
+        `calculate` calls a slow function, in a thread where there are some."""
         self.connections = connections
         self.discovery = discovery
         self.plane = plane
@@ -63,6 +65,7 @@ class KeyingDaemon:
         self._send = send
         self._local_address = local_address
         self._is_ours = is_ours
+        self._calculate = calculate
         self._lifespans = Alarm(clock, self._lifespans_ended)
         self._deadline = Alarm(clock, partial(self._engine, lambda now: self.engine.handle_deadline(now)))
 
@@ -207,6 +210,12 @@ class KeyingDaemon:
     @singledispatchmethod
     def hear(self, event: ike.IkeEvent) -> None:
         raise TypeError(f"nobody hears {event}")
+
+    @hear.register
+    def _(self, event: ike.Work) -> None:
+        done = self._calculate(event.calculate)
+        done.addCallback(lambda result: self._engine(lambda now: self.engine.work_done(event.id, result, now)))
+        self._log_failure(done, "arithmetic of IKE")
 
     @hear.register
     def _(self, event: ike.KeysWanted) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from oesvc import __version__
 from oesvc.config import Config, ConfigError
@@ -69,6 +71,7 @@ class GatewayService(Service):
         self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket, self._resolved)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
+        self._threads = ThreadPool(0, os.cpu_count() or 1, "arithmetic")
         discovery = Discovery(self._resolver, config.dnssec, random.SystemRandom().random)
         classes = ClassTable(config.policies, config.default_class)
         self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
@@ -76,6 +79,7 @@ class GatewayService(Service):
             connections=Connections(classes, config.lifespans), discovery=discovery,
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours,
+            calculate=partial(deferToThreadPool, reactor, self._threads),
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
 
     def startService(self) -> "Deferred[None]":
@@ -83,6 +87,7 @@ class GatewayService(Service):
         return Deferred.fromCoroutine(self._start()).addErrback(self._cannot_start)
 
     async def _start(self) -> None:
+        self._threads.start()
         self._open_ike_ports()
         await self._plane.start(self.daemon)
         self._try_resolvers()
@@ -127,6 +132,7 @@ class GatewayService(Service):
             *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
             maybeDeferred(self._control.stopListening if self._control else lambda: None),
             self._resolver.close(), self._plane.stop()])
+        stopped.addBoth(lambda result: (self._threads.stop(), result)[1])
         stopped.addErrback(lambda failure: self.log.failure("stopping", failure=failure))
         return stopped.addCallback(lambda _: None)
 

@@ -1,13 +1,13 @@
 """The seams between the keying daemon and the outside worlds, so that each side can be built and tested alone."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from oesvc.dns.answer import Answer, Name
 from oesvc.ike.datagram import Datagram
-from oesvc.ike.events import ChannelId, IkeEvent, TunnelId
+from oesvc.ike.events import ChannelId, IkeEvent, TunnelId, WorkId
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
@@ -102,6 +102,9 @@ class KeyingEngine(Protocol):
 
         Uses the standing keying channel with that peer when it was authenticated by one of these keys.
         """
+
+    def work_done(self, work: WorkId, result: Any, now: float) -> None:
+        """What a Work's `calculate` has returned."""
 
     def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None: ...
 

@@ -1,8 +1,9 @@
 """What a keying engine tells its owner; the same for every version of IKE."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import NewType
+from typing import Any, NewType
 
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
@@ -15,6 +16,22 @@ ChannelId = NewType("ChannelId", int)
 
 TunnelId = NewType("TunnelId", int)
 "One attempt at a tunnel, and the tunnel that comes of it, numbered by its engine."
+
+
+WorkId = NewType("WorkId", int)
+"A calculation that an engine waits for."
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Slow arithmetic is to be done, in any thread: answer with `work_done`.
+
+    Without an answer the negotiation that needs it runs out of its time.
+    """
+
+    id: WorkId
+    calculate: Callable[[], Any] = field(repr=False)
+    "Touches nothing of the engine's, and returns what `work_done` takes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,5 +157,5 @@ class DatagramRefused:
     reason: str
 
 
-IkeEvent = (KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | TunnelFailed
+IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | TunnelFailed
             | TunnelDeleted | TunnelGone | MessageSeen | DatagramRefused)

@@ -11,7 +11,7 @@ from itertools import count
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from oesvc.ike.datagram import Datagram, Endpoint
-from oesvc.ike.events import KeysWanted, MessageSeen, SasReady, TunnelId, TunnelProposed, Way
+from oesvc.ike.events import KeysWanted, MessageSeen, SasReady, TunnelId, TunnelProposed, Way, Work
 from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
@@ -53,6 +53,8 @@ class Gateway:
     "None: the DNS never answers."
     authorizes: bool | None = True
     "Whether it accepts tunnels; None: it never says."
+    work_delay: float = 0.0
+    "Seconds that each calculation takes."
     installs: bool = True
     events: list[object] = field(default_factory=list)
     sas: dict[TunnelId, list[IpsecSa]] = field(default_factory=dict)
@@ -160,7 +162,11 @@ class Pair:
 
     def _answer(self, gateway: Gateway, event: object) -> None:
         engine = gateway.engine
-        if isinstance(event, KeysWanted) and gateway.dns_delay is not None:
+        if isinstance(event, Work) and not gateway.work_delay:
+            engine.work_done(event.id, event.calculate(), self.now)
+        elif isinstance(event, Work):
+            self._later.append((self.now + gateway.work_delay, lambda: self._work(gateway, event)))
+        elif isinstance(event, KeysWanted) and gateway.dns_delay is not None:
             self._later.append((self.now + gateway.dns_delay, lambda: self._give_keys(gateway, event)))
         elif isinstance(event, TunnelProposed) and gateway.authorizes is not None:
             if gateway.authorizes:
@@ -171,6 +177,10 @@ class Pair:
             gateway.sas.setdefault(event.tunnel, []).extend(event.sas)
             if gateway.installs:
                 engine.sas_installed(event.tunnel, self.now)
+
+    def _work(self, gateway: Gateway, work: Work) -> None:
+        gateway.engine.work_done(work.id, work.calculate(), self.now)
+        self._serve(gateway)
 
     def _give_keys(self, gateway: Gateway, event: KeysWanted) -> None:
         if keys := gateway.keys.get(event.identity):

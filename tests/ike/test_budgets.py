@@ -6,29 +6,35 @@ from ipaddress import ip_address
 import pytest
 
 from oesvc.ike.datagram import Datagram, Endpoint
-from oesvc.ike.events import ChannelFailed, DatagramRefused, TunnelFailed, TunnelUp
+from oesvc.ike.events import DatagramRefused, TunnelFailed, TunnelUp, Way, Work
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channels
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
-from oesvc.ike.v1.main_mode import ChoiceSent
+from oesvc.ike.v1.offers import MODERN
 from oesvc.ike.v1.timers import SLACK, Timers
 from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.message import open_clear, seal_clear
+from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.flow import Flow
+from tests.ike.forge import to
 from tests.ike.pair import BOB, SG_B, Pair, entropy, private_key
 
 LOCAL = Endpoint(SG_B, 500)
 
 
-def first_messages(pair: Pair, count: int, prefix: str = "198.19"):
-    """Main mode 1 from many spoofed addresses, 50 in each /24."""
+def first_messages(count: int, prefix: str = "198.19", different: bool = False):
+    """Main mode 1 from many spoofed addresses, 50 in each /24; each with another offer if they are to be different."""
+    pair = Pair()
     pair.initiate()
     data = pair.capture[0].data
     header = Header.parse(data)
     for number in range(count):
         cookie = (number + 1).to_bytes(8, "big")
         peer = ip_address(f"{prefix}.{number // 50 % 256}.{number % 50 + 1}")
-        spoofed = replace(header, initiator_cookie=cookie).pack(data[28:])
+        vendor = [Payload(13, number.to_bytes(4, "big"))] if different else []
+        message = open_clear(header, data)
+        spoofed = seal_clear(replace(header, initiator_cookie=cookie), [*message.payloads, *vendor])
         yield Datagram(spoofed, LOCAL, Endpoint(peer, 500))
 
 
@@ -37,73 +43,187 @@ def engine(**budgets: int) -> IkeEngine:
 
 
 @pytest.mark.conformance("C-4.1-03")
-def test_flood_of_spoofed_first_messages_stops_at_the_budget_and_the_memory_comes_back():
-    victim = engine(max_half_open=200)
-    for datagram in first_messages(Pair(), 2000):
-        victim.receive_datagram(datagram, 0.0)
-    core = victim._core
-    assert core.channels.half_open() == 200 == len(victim.datagrams_to_send())
-    assert "200 half-open keying channels" in victim.events()[-1].reason
-    victim.handle_deadline(8.1)
-    assert len(core.channels) == len(core.timers) == 0 and len(core.timers._heap) <= SLACK
-    for table in ("_by_id", "_by_cookies", "_by_first_message", "_by_peer", "_half_open", "_per_prefix"):
-        assert not getattr(core.channels, table)
-    assert not [event for event in victim.events() if isinstance(event, ChannelFailed)], "nobody was there"
-
-
-@pytest.mark.parametrize("prefix, addresses", [
-    (24, [f"198.19.7.{host}" for host in range(1, 100)]),
-    (64, [f"2001:db8:0:7::{host:x}" for host in range(1, 100)]),
-])
-def test_one_neighbourhood_cannot_take_the_whole_budget(prefix, addresses):
-    victim, pair = engine(), Pair()
-    pair.initiate()
-    data = pair.capture[0].data
-    for address in addresses:
-        victim.receive_datagram(Datagram(data, LOCAL, Endpoint(ip_address(address), 500)), 0.0)
-    assert victim._core.channels.half_open() == 32
-    assert "half-open ones near" in victim.events()[-1].reason
-    victim.receive_datagram(Datagram(data, LOCAL, Endpoint(ip_address("203.0.113.1"), 500)), 0.0)
-    assert victim._core.channels.half_open() == 33
-
-
 @pytest.mark.conformance("C-12.3-01")
-def test_first_message_costs_no_diffie_hellman_and_no_rsa():
+def test_flood_of_spoofed_first_messages_is_answered_and_leaves_nothing_behind():
     class Unusable:
         """A private key that cannot be used."""
 
     victim = IkeEngine(EngineConfig(Unusable()), entropy("b"))
-    [datagram] = first_messages(Pair(), 1)
-    victim.receive_datagram(datagram, 0.0)
-    assert len(victim.datagrams_to_send()) == 1
-    [channel] = victim._core.channels
-    assert isinstance(channel.main_mode.stage, ChoiceSent) and channel.main_mode.state is None
+    empty = victim.counters()
+    for datagram in first_messages(2000):
+        victim.receive_datagram(datagram, 0.0)
+    assert len(victim.datagrams_to_send()) == 2000 and not victim.events()
+    assert victim.counters() == empty | {"first_messages": 2000}
+    assert len(victim._core.timers) == 0 and not any(
+        table for table in vars(victim._core.channels).values() if isinstance(table, dict | set))
 
 
-def test_honest_peer_keys_while_the_flood_is_on():
+def test_flood_of_ever_different_first_messages_is_read_at_a_bounded_rate_into_bounded_memory():
+    victim = engine(new_invitations=50, max_invitation_octets=100_000)
+    for number, datagram in enumerate(first_messages(2000, different=True)):
+        victim.receive_datagram(datagram, number / 200)
+    counters = victim.counters()
+    assert 500 <= counters["first_messages"] <= 700 and counters["refused"] == 2000 - counters["first_messages"]
+    invitations = victim._core.invitations
+    assert 20 < len(invitations) < 60 and invitations._octets <= 100_000
+    assert len(invitations._by_body) == len(invitations._by_number) == len(invitations._unproven) + 1
+    assert "more than 50 different messages 1 a second" in victim.events()[-1].reason
+
+
+@pytest.mark.parametrize("different", [False, True])
+def test_honest_peer_keys_while_the_flood_is_on(different):
     pair = Pair()
-    for datagram in list(first_messages(Pair(), 900)):
+    for datagram in first_messages(3000, different=different):
         pair.b.engine.receive_datagram(datagram, pair.now)
     pair.initiate()
+    pair.run(0.025)
+    for datagram in first_messages(3000, different=different):
+        pair.b.engine.receive_datagram(datagram, pair.now)
     pair.run()
-    assert pair.a.heard(TunnelUp)
+    assert pair.a.heard(TunnelUp) and pair.a.messages(Way.SENT).count("main mode 1") == 1
+
+
+def test_invitation_by_which_a_peer_has_proved_itself_outlives_any_flood():
+    profile = replace(MODERN, phase1=MODERN.phase1[3:])
+    pair = Pair(EngineConfig(private_key("a"), profile=profile), EngineConfig(private_key("b")))
+    pair.initiate()
+    pair.run()
+    for datagram in first_messages(6000, different=True):
+        pair.b.engine.receive_datagram(datagram, pair.now)
+    assert pair.b.engine.counters()["proven_invitations"] == 2
+    pair.a.engine = IkeEngine(EngineConfig(private_key("a"), profile=profile), entropy("rebooted"))
+    pair.initiate()
+    pair.run()
+    assert len(pair.b.heard(TunnelUp)) == 2 and pair.b.heard(DatagramRefused)
+
+
+def test_proven_invitations_are_bounded_too():
+    pair = Pair(b=EngineConfig(private_key("b"), max_proven_invitations=3))
+    for number in range(6):
+        profile = replace(MODERN, phase1=MODERN.phase1[:number + 1])
+        pair.a.engine = IkeEngine(EngineConfig(private_key("a"), profile=profile), entropy(number))
+        pair.initiate()
+        pair.run(1)
+    counters = pair.b.engine.counters()
+    assert (counters["proven_invitations"], counters["invitations"]) == (3, 3) and len(pair.b.heard(TunnelUp)) == 6
+
+
+def third_message(pair: Pair) -> Datagram:
+    """Main mode 3 of SG-A, on its way to SG-B."""
+    pair.fault = lambda number, datagram: [(0.0, datagram)] if number < 2 else []
+    pair.initiate()
+    pair.run(0.1)
+    return to(pair.b, pair.a, pair.capture[2].data)
+
+
+@pytest.mark.parametrize("change", [
+    lambda header: replace(header, responder_cookie=bytes(7) + b"\1"),
+    lambda header: replace(header, responder_cookie=header.responder_cookie[:7]
+                           + bytes([header.responder_cookie[7] ^ 1])),
+    lambda header: replace(header, initiator_cookie=b"\1" * 8),
+], ids=["no invitation", "wrong hash", "another initiator"])
+def test_message_3_with_a_wrong_cookie_is_a_strangers(change):
+    pair = Pair()
+    honest = third_message(pair)
+    forged = change(Header.parse(honest.data)).pack(honest.data[28:])
+    pair.inject(replace(honest, data=forged))
+    pair.inject(replace(honest, peer=Endpoint(honest.peer.address, 501)))
+    pair.inject(replace(honest, peer=Endpoint(ip_address("203.0.113.1"), 500)))
+    reasons = [event.reason for event in pair.b.heard(DatagramRefused)]
+    assert reasons == ["cookies of no keying channel that we have"] * 3
+    assert len(pair.b.engine._core.channels) == 0 and not pair.b.heard(Work)
+
+
+@pytest.mark.parametrize("seconds, good", [(59, True), (121, False)])
+def test_cookie_is_good_for_a_minute_or_two(seconds, good):
+    pair = Pair()
+    honest = third_message(pair)
+    pair.now += seconds
+    pair.inject(honest)
+    assert bool(len(pair.b.engine._core.channels)) is good
+
+
+def test_message_3_that_is_no_message_3_leaves_no_channel():
+    pair = Pair()
+    honest = third_message(pair)
+    message = open_clear(Header.parse(honest.data), honest.data)
+    pair.inject(replace(honest, data=seal_clear(message.header, message.payloads[:1])))
+    assert len(pair.b.engine._core.channels) == 0 and "it lacks NONCE" in pair.b.heard(DatagramRefused)[0].reason
+    pair.inject(honest)
+    assert len(pair.b.engine._core.channels) == 1
+
+
+def half_open(victim: IkeEngine, addresses) -> None:
+    """Messages 1 and 3 of many initiators, who do receive what is sent to them."""
+    ours = Pair()
+    third = third_message(ours)
+    for address in addresses:
+        peer = Endpoint(ip_address(address), 500)
+        victim.receive_datagram(Datagram(ours.capture[0].data, LOCAL, peer), 0.0)
+        [answer] = victim.datagrams_to_send()
+        header = replace(Header.parse(third.data), responder_cookie=Header.parse(answer.data).responder_cookie)
+        victim.receive_datagram(Datagram(header.pack(third.data[28:]), LOCAL, peer), 0.0)
+
+
+@pytest.mark.parametrize("addresses", [
+    [f"198.19.7.{host}" for host in range(1, 100)], [f"2001:db8:0:7::{host:x}" for host in range(1, 100)],
+], ids=["/24", "/64"])
+def test_one_neighbourhood_cannot_take_the_whole_budget(addresses):
+    victim = engine()
+    half_open(victim, addresses)
+    assert victim.counters()["half_open_channels"] == 32 and victim.counters()["channels_over_budget"] == 67
+    assert "half-open ones near" in victim.events()[-1].reason
+    half_open(victim, ["203.0.113.1"])
+    assert victim.counters()["half_open_channels"] == 33
+    assert len([event for event in victim.events() if isinstance(event, Work)]) == 1
+
+
+def test_half_open_channels_are_bounded_in_all_and_their_memory_comes_back():
+    victim = engine(max_half_open=50)
+    half_open(victim, [f"198.19.{net}.1" for net in range(100)])
+    assert victim.counters()["half_open_channels"] == 50 and len(victim._core.timers) == 50
+    victim.handle_deadline(8.1)
+    assert len(victim._core.channels) == len(victim._core.timers) == 0 and len(victim._core.timers._heap) <= SLACK
+    for table in ("_by_id", "_by_cookies", "_by_peer", "_half_open"):
+        assert not getattr(victim._core.channels, table)
+    assert len(victim._core.channels._near) == len(victim._core.channels._half_open_near) == 0
 
 
 def test_channels_of_strangers_are_bounded_in_all_and_ours_are_not():
     pair = Pair(EngineConfig(private_key("a")), EngineConfig(private_key("b"), max_channels=1))
     pair.initiate()
     pair.run(1)
-    elsewhere = Datagram(pair.capture[0].data, LOCAL, Endpoint(ip_address("203.0.113.1"), 500))
-    pair.b.engine.receive_datagram(elsewhere, pair.now)
-    assert "1 keying channels" in pair.b.engine.events()[0].reason
+    half_open(pair.b.engine, ["203.0.113.1"])
+    assert "1 keying channels" in pair.b.engine.events()[-1].reason
     pair.b.engine.initiate(Flow(BOB, ip_address("203.0.113.2")), SG_B, ip_address("203.0.113.1"),
                            pair.b.heard(TunnelUp)[0].identity, (), pair.now)
     assert len(pair.b.engine.datagrams_to_send()) == 1
 
 
+@pytest.mark.conformance("C-12.3-02")
+def test_peer_keeps_only_its_newest_channels():
+    pair = Pair(b=EngineConfig(private_key("b"), max_channels_per_peer=2))
+    for number in range(5):
+        pair.a.engine = IkeEngine(EngineConfig(private_key("a")), entropy(number))
+        pair.initiate()
+        pair.run(1)
+    assert [channel.id for channel in pair.b.engine._core.channels] == [4, 5] and len(pair.b.heard(TunnelUp)) == 5
+    assert pair.b.messages().count("delete") >= 3
+
+
+@pytest.mark.conformance("C-12.3-02")
+def test_channels_with_one_neighbourhood_are_bounded():
+    pair = Pair(b=EngineConfig(private_key("b"), max_channels_per_prefix=1))
+    pair.initiate()
+    pair.run(1)
+    half_open(pair.b.engine, ["192.1.1.77", "203.0.113.1"])
+    assert len(pair.b.engine._core.channels) == 2 and pair.b.engine.counters()["channels_over_budget"] == 1
+
+
+@pytest.mark.parametrize("budget", ["max_tunnels", "max_tunnels_per_peer", "max_tunnels_per_prefix"])
 @pytest.mark.conformance("C-12.3-03")
-def test_tunnels_that_peers_propose_are_bounded():
-    pair = Pair(EngineConfig(private_key("a")), EngineConfig(private_key("b"), max_tunnels=3))
+def test_tunnels_that_peers_propose_are_bounded(budget):
+    pair = Pair(EngineConfig(private_key("a")), EngineConfig(private_key("b"), **{budget: 3}))
     for host in range(5):
         pair.initiate(Flow(ip_address(f"192.1.0.{host + 1}"), BOB))
     pair.run()
@@ -123,7 +243,8 @@ def test_tables_are_empty_when_all_is_over():
     for gateway in pair.gateways:
         core = gateway.engine._core
         assert vars(core.tunnels)["_by_id"] == {} == core.tunnels._by_outbound and not core.tunnels._inbound
-        assert all(not table for table in vars(core.channels).values() if isinstance(table, dict))
+        assert all(not table for table in vars(core.channels).values() if isinstance(table, dict | set))
+        assert len(core.tunnels._near) == len(core.channels._near) == 0 and not core.tunnels._with_peer
         assert len(core.timers) == 0
 
 

@@ -50,7 +50,7 @@ def quiet(pair: Pair) -> bool:
     cores = [gateway.engine._core for gateway in pair.gateways]
     return (all(channel.standing for core in cores for channel in core.channels)
             and all(tunnel.state.name == "UP" for core in cores for tunnel in core.tunnels)
-            and all(core.channels.half_open() == 0 and not core.channels._per_prefix for core in cores))
+            and all(core.channels.half_open() == 0 and not len(core.channels._half_open_near) for core in cores))
 
 
 @pytest.mark.conformance("C-3.2.5-05")

@@ -73,6 +73,12 @@ def generate(group: Group) -> KeyPair:
     return ModpKeyPair(group) if group in MODP else EcpKeyPair(group)
 
 
+def respond(group: Group, peer: bytes) -> tuple[bytes, bytes]:
+    """An ephemeral half that is needed once only: its public value, and the secret. Raises PublicValueError."""
+    pair = generate(group)
+    return pair.public, pair.shared_secret(peer)
+
+
 class ModpKeyPair:
     """Modular exponentiation."""
 

@@ -12,15 +12,15 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.constants import MAX_EXCHANGES, NO_COOKIE, ExchangeType
 from oesvc.ike.v1.exchange import Exchange
+from oesvc.ike.v1.invitations import Invitation
 from oesvc.ike.v1.main_mode import Expectation, Ourselves
+from oesvc.ike.v1.prefixes import PerPrefix
 from oesvc.ike.v1.timers import Timer
 from oesvc.ike.v1.tunnels import TunnelRecord
+from oesvc.ike.v1.vendor import Extensions
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
-
-PREFIX_BITS = {4: 24, 6: 64}
-"What counts as one neighbourhood of strangers."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class Standing:
     last_block: bytes
     "Of phase 1's last message; with a message ID it makes the IV of another exchange."
     group: Group
+    extensions: Extensions
+    "Announced by the peer."
+    since: float
     expires: float
     initial_contact: bool
     "The peer said in phase 1 that it knows of nothing older."
@@ -42,7 +45,8 @@ class Channel:
     """One keying channel, from its first message to its end."""
 
     def __init__(self, id: ChannelId, local: Endpoint, peer: Endpoint, cookie_i: bytes, cookie_r: bytes,
-                 ourselves: Ourselves, main_mode: Exchange) -> None:
+                 ourselves: Ourselves, main_mode: Exchange, begun: float) -> None:
+        self.begun = begun
         self.id, self.local, self.peer = id, local, peer
         self.cookie_i, self.cookie_r = cookie_i, cookie_r
         self.ourselves, self.main_mode = ourselves, main_mode
@@ -52,6 +56,8 @@ class Channel:
         self.quick_modes: dict[int, TunnelRecord] = {}
         "By message ID, until nobody repeats messages of theirs any more."
         self.used_ids: set[int] = set()
+        self.invitation: Invitation | None = None
+        "As responder: what the initiator said in message 1."
         self.deadline: Timer | None = None
         "Of phase 1, then of the channel."
         self.key_wait: Timer | None = None
@@ -97,10 +103,9 @@ class Channels:
         self._numbers = count(1)
         self._by_id: dict[ChannelId, Channel] = {}
         self._by_cookies: dict[tuple[bytes, bytes], Channel] = {}
-        self._by_first_message: dict[tuple[bytes, Endpoint], Channel] = {}
         self._by_peer: dict[Address, dict[ChannelId, Channel]] = {}
-        self._half_open: dict[ChannelId, int] = {}
-        self._per_prefix: dict[tuple[int, int], int] = {}
+        self._half_open: set[ChannelId] = set()
+        self._half_open_near, self._near = PerPrefix(), PerPrefix()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -115,18 +120,17 @@ class Channels:
         self._by_id[channel.id] = channel
         self._by_cookies[channel.cookie_i, channel.cookie_r] = channel
         self._by_peer.setdefault(channel.peer.address, {})[channel.id] = channel
+        self._near.add(channel.peer.address)
         if not channel.initiator:
-            self._by_first_message[channel.cookie_i, channel.peer] = channel
-            self._half_open[channel.id] = 1
-            prefix = _prefix(channel.peer.address)
-            self._per_prefix[prefix] = self._per_prefix.get(prefix, 0) + 1
+            self._half_open.add(channel.id)
+            self._half_open_near.add(channel.peer.address)
 
     def remove(self, channel: Channel) -> None:
         if self._by_id.pop(channel.id, None) is None:
             return
         self._leave_half_open(channel)
+        self._near.remove(channel.peer.address)
         self._by_cookies.pop((channel.cookie_i, channel.cookie_r), None)
-        self._by_first_message.pop((channel.cookie_i, channel.peer), None)
         with_peer = self._by_peer[channel.peer.address]
         del with_peer[channel.id]
         if not with_peer:
@@ -156,10 +160,6 @@ class Channels:
         channel = self._by_cookies.get((cookie_i, cookie_r)) or self._by_cookies.get((cookie_i, NO_COOKIE))
         return channel if channel and channel.peer == peer else None
 
-    def find_first(self, header: Header, peer: Endpoint) -> Channel | None:
-        """The channel that a first message has already begun."""
-        return self._by_first_message.get((header.initiator_cookie, peer))
-
     def with_peer(self, peer: Address) -> list[Channel]:
         """Oldest first."""
         return list(self._by_peer.get(peer, {}).values())
@@ -181,16 +181,12 @@ class Channels:
         return len(self._half_open)
 
     def half_open_near(self, peer: Address) -> int:
-        return self._per_prefix.get(_prefix(peer), 0)
+        return self._half_open_near.count(peer)
+
+    def near(self, peer: Address) -> int:
+        return self._near.count(peer)
 
     def _leave_half_open(self, channel: Channel) -> None:
-        if self._half_open.pop(channel.id, None) is None:
-            return
-        prefix = _prefix(channel.peer.address)
-        self._per_prefix[prefix] -= 1
-        if not self._per_prefix[prefix]:
-            del self._per_prefix[prefix]
-
-
-def _prefix(address: Address) -> tuple[int, int]:
-    return address.version, int(address) >> (address.max_prefixlen - PREFIX_BITS[address.version])
+        if channel.id in self._half_open:
+            self._half_open.remove(channel.id)
+            self._half_open_near.remove(channel.peer.address)

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from oesvc.ike.identity import FqdnIdentity
 from oesvc.ike.v1.offers import MODERN, Profile
+from oesvc.ike.v1.vendor import Extension, Extensions
 from oesvc.ipsec.sa import Lifetime
 
 Entropy = Callable[[int], bytes]
@@ -34,11 +35,24 @@ class EngineConfig:
     "Silence after which a tunnel on a standing keying channel tries a new one: the peer may have rebooted."
     key_wait: float = 5.0
     "As responder, for the DNS to give the initiator's keys."
+    extensions: Extensions = frozenset(Extension)
+    "Announced to peers."
+    new_invitations: int = 200
+    "Messages 1 of a wording never seen that are read in a second; known ones cost microseconds and are not limited."
+    max_invitation_octets: int = 4_000_000
+    "Of those by which nobody has proved an identity yet."
+    max_proven_invitations: int = 256
     max_half_open: int = 1000
-    "Keying channels that strangers have begun and not finished."
+    "Keying channels that strangers, who receive at their addresses, have begun and not finished."
     max_half_open_per_prefix: int = 32
     "Of those, from one /24 or /64."
     max_channels: int = 10_000
     "Keying channels; beyond, those of strangers are refused."
+    max_channels_per_peer: int = 8
+    "Standing ones; beyond, the oldest is closed."
+    max_channels_per_prefix: int = 256
+    "With peers in one /24 or /64; beyond, those of strangers there are refused."
     max_tunnels: int = 20_000
     "Tunnels; beyond, those that peers propose are refused."
+    max_tunnels_per_peer: int = 1000
+    max_tunnels_per_prefix: int = 4000

@@ -1,10 +1,19 @@
 """What the parts of an engine share: its tables, its timers, and what it wants to have sent and told."""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+from oesvc.ike.crypto.groups import PublicValueError
 from oesvc.ike.datagram import Datagram, Endpoint
-from oesvc.ike.events import IkeEvent, MessageSeen, Way
+from oesvc.ike.events import IkeEvent, MessageSeen, Way, Work, WorkId
 from oesvc.ike.v1.channels import Channel, Channels
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import COOKIE_LENGTH, NAT_TRAVERSAL_PORT, NO_COOKIE, NON_ESP_MARKER, RESERVED_SPIS
+from oesvc.ike.v1.counters import Counters
+from oesvc.ike.v1.exchange import Calculation
+from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.tunnels import Tunnels
 from oesvc.ipsec.flow import Flow
@@ -16,8 +25,27 @@ class Core:
     def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
         self.config, self.entropy = config, entropy
         self.timers, self.channels, self.tunnels = Timers(), Channels(), Tunnels()
+        self.counters = Counters()
+        self.invitations = Invitations(config, entropy)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
+        self._work: dict[WorkId, Callable[[Any, float], None]] = {}
+        self._work_numbers = count(1)
+
+    def calculate(self, calculation: Calculation, then: Callable[[Any, float], None]) -> None:
+        """Have a calculation done; `then` is called with its result."""
+        id = WorkId(next(self._work_numbers))
+        self._work[id] = then
+        self.tell(Work(id, partial(_attempt, calculation)))
+
+    def work_done(self, id: WorkId, result: Any, now: float) -> None:
+        then = self._work.pop(id, None)
+        if then:
+            then(result, now)
+
+    @property
+    def work_under_way(self) -> int:
+        return len(self._work)
 
     def send(self, data: bytes, local: Endpoint, peer: Endpoint) -> None:
         marker = NON_ESP_MARKER if NAT_TRAVERSAL_PORT in (local.port, peer.port) else b""
@@ -52,3 +80,11 @@ class Core:
         while (spi := int.from_bytes(self.entropy(4), "big")) < RESERVED_SPIS or self.tunnels.is_inbound(spi):
             pass
         return spi
+
+
+def _attempt(calculation: Calculation) -> Any:
+    """The result, or the error of the peer's that it ran into."""
+    try:
+        return calculation()
+    except PublicValueError as error:
+        return error

@@ -1,9 +1,11 @@
 """The IKEv1 engine: what its owner calls, and which part each datagram belongs to."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from oesvc.ike.datagram import Datagram
-from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way
+from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way, WorkId
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.channels import Channel
@@ -36,7 +38,7 @@ class IkeEngine:
         self._core = Core(config, entropy)
         self._informational = Informational(self._core)
         self._phase2 = Phase2(self._core, self._informational)
-        self._phase1 = Phase1(self._core, self._phase2, self._informational)
+        self._phase1 = Phase1(self._core, self._phase2, self._informational, self._stands)
         self._teardown = Teardown(self._core, self._phase1, self._phase2, self._informational)
         self._closed = False
 
@@ -53,10 +55,13 @@ class IkeEngine:
         self._phase1.attach(tunnel, now)
         return id
 
+    def work_done(self, work: WorkId, result: Any, now: float) -> None:
+        """What a Work's `calculate` has returned."""
+        self._core.work_done(work, result, now)
+
     def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None:
         if claimed := self._core.channels.get(channel):
             self._phase1.keys_found(claimed, keys, now)
-            self._stands(claimed, now)
 
     def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
         if claimed := self._core.channels.get(channel):
@@ -64,7 +69,7 @@ class IkeEngine:
 
     def accept_tunnel(self, tunnel: TunnelId, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):
-            self._phase2.accept(record)
+            self._phase2.accept(record, now)
 
     def refuse_tunnel(self, tunnel: TunnelId, reason: str, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):
@@ -91,6 +96,7 @@ class IkeEngine:
         try:
             self._receive(datagram, now)
         except PeerError as error:
+            self._core.counters.refused += 1
             self._core.tell(DatagramRefused(datagram.peer.address, str(error)))
 
     def handle_deadline(self, now: float) -> None:
@@ -104,6 +110,14 @@ class IkeEngine:
 
     def events(self) -> list[IkeEvent]:
         return self._core.take_events()
+
+    def counters(self) -> dict[str, int]:
+        """How much there is of what is bounded, and what came of the bounds."""
+        core = self._core
+        return {"channels": len(core.channels), "half_open_channels": core.channels.half_open(),
+                "tunnels": len(core.tunnels), "invitations": len(core.invitations),
+                "proven_invitations": core.invitations.proven, "calculations": core.work_under_way,
+                **asdict(core.counters)}
 
     def _receive(self, datagram: Datagram, now: float) -> None:
         data = datagram.data
@@ -120,13 +134,14 @@ class IkeEngine:
             self._from_peer(channel, header, data, now)
 
     def _from_stranger(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
-        if header.responder_cookie != NO_COOKIE:
-            raise UnexpectedError("cookies of no keying channel that we have")
         if self._closed:
             raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
         if header.exchange == ExchangeType.MAIN_MODE:
-            self._phase1.first_message(header, data, datagram, now)
+            invited = header.responder_cookie != NO_COOKIE
+            (self._phase1.third_message if invited else self._phase1.first_message)(header, data, datagram, now)
             return
+        if header.responder_cookie != NO_COOKIE:
+            raise UnexpectedError("cookies of no keying channel that we have")
         if header.exchange == ExchangeType.AGGRESSIVE_MODE:
             self._informational.send_clear_notify(NotifyType.INVALID_EXCHANGE_TYPE, header, datagram)
         raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} from a stranger; only main mode "
@@ -138,10 +153,7 @@ class IkeEngine:
         elif self._closed:
             raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
         elif header.exchange == ExchangeType.MAIN_MODE:
-            stood = channel.standing is not None
             self._phase1.message(channel, header, data, now)
-            if not stood:
-                self._stands(channel, now)
         elif header.exchange == ExchangeType.QUICK_MODE:
             self._phase2.message(channel, header, data, now)
         else:
@@ -149,7 +161,7 @@ class IkeEngine:
                                     "quick mode and informational are used")
 
     def _stands(self, channel: Channel, now: float) -> None:
-        """Phase 1 may just have ended with the word that the peer begins anew."""
+        """Phase 1 has just ended, maybe with the word that the peer begins anew."""
         if channel.standing and channel.standing.initial_contact:
             self._teardown.initial_contact(channel, now)
 

@@ -2,9 +2,12 @@
 
 A step returns an outcome, and the exchange climbs; or it raises, and nothing has changed: a forged or broken
 datagram is dropped, and the exchange waits on for the right one.
+
+A step that needs slow arithmetic is a generator: it yields a calculation, which is done elsewhere, and is sent the
+result. Until then its exchange takes no other message; what is dropped meanwhile will be repeated by its sender.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -32,13 +35,26 @@ class Outcome:
     "Encryption that begins with this step."
 
 
+Calculation = Callable[[], Any]
+"Slow and pure: it may be called in any thread."
+
+Climb = Generator[Calculation, Any, Outcome]
+"A step on its way to its outcome."
+
+Calculate = Callable[[Calculation, Callable[[Any, float], None]], None]
+"Has a calculation done; calls back with its result, or the PublicValueError in place of it, and the time."
+
+Reached = Callable[[Outcome, float], None]
+Refused = Callable[[PeerError], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One rung: what its message must be, and what is done with it."""
 
     name: str
     "The message that it takes."
-    do: Callable[[Any, Any, Message], Outcome]
+    do: Callable[[Any, Any, Message], Outcome | Climb]
     "Called with what the exchange knows, its stage, and the message."
     requires: frozenset[PayloadType]
     encrypted: bool = True
@@ -51,10 +67,10 @@ Ladder = Mapping[type, Step]
 class Exchange:
     """One run down a ladder, and what it takes to answer repetitions."""
 
-    __slots__ = ("_before", "_ladder", "_last", "_sent_at", "error", "message_id", "retransmission",
-                 "sent", "stage", "state", "type")
+    __slots__ = ("_before", "_calculate", "_climb", "_ladder", "_last", "_sent_at", "_taking", "error", "message_id",
+                 "retransmission", "sent", "stage", "state", "type")
 
-    def __init__(self, type: ExchangeType, message_id: int, ladder: Ladder, stage: Any,
+    def __init__(self, type: ExchangeType, message_id: int, ladder: Ladder, stage: Any, calculate: Calculate,
                  state: CbcState | None = None) -> None:
         self.type, self.message_id, self.stage, self.state = type, message_id, stage, state
         self.sent: bytes | None = None
@@ -62,35 +78,91 @@ class Exchange:
         self.retransmission: Retransmission | None = None
         self.error: str | None = None
         "Why the last message that was not taken was not."
-        self._ladder = ladder
+        self._ladder, self._calculate = ladder, calculate
         self._before: tuple[Any, CbcState | None] = stage, state
-        self._last = b""
+        self._climb: Climb | None = None
+        "The step that waits for a calculation."
+        self._taking = self._last = b""
+        "Digests of the message that it is about, and of the last one that was taken."
         self._sent_at = 0.0
 
-    def take(self, knowledge: Any, header: Header, data: bytes) -> tuple[str, Outcome]:
-        """Climb with a message; gives its name and what comes of it. Raises PeerError, and has not changed then."""
+    def take(self, knowledge: Any, header: Header, data: bytes, now: float,
+             reached: Callable[[str, Outcome, float], None], refused: Refused) -> None:
+        """Climb with a message, and tell its name and what comes of it.
+
+        Raises PeerError, or after a calculation calls `refused` with it; nothing has changed then.
+        """
+        if self._climb:
+            raise UnexpectedError("its exchange is still busy with the message before")
         step = self._ladder.get(type(self.stage))
         if step is None:
             raise UnexpectedError("its exchange awaits no message now")
+        digest = _digest(data)
+
+        def taken(outcome: Outcome, now: float) -> None:
+            self._before = self.stage, self.state
+            self._last, self.sent = digest, None
+            self.stop()
+            self.state = state
+            self.go(outcome)
+            reached(step.name, outcome, now)
+
+        def not_taken(error: PeerError) -> None:
+            self.error = str(error)
+            refused(error)
+
         try:
             message, state = self._open(step, header, data)
             missing = step.requires - {payload.type for payload in message.payloads}
             if missing:
                 raise UnexpectedError(f"it lacks {', '.join(sorted(kind.name for kind in missing))}")
-            outcome = _do(step, knowledge, self.stage, message)
+            self._taking = digest
+            climb = step.do(knowledge, self.stage, message)
+            if isinstance(climb, Outcome):
+                taken(climb, now)
+            else:
+                self._advance(climb, None, taken, not_taken, now)
         except PeerError as error:
             self.error = str(error)
             raise
-        self._before = self.stage, self.state
-        self._last, self.sent = _digest(data), None
-        self.stop()
-        self.state = state
-        self.climb(outcome)
-        return step.name, outcome
 
-    def climb(self, outcome: Outcome) -> None:
-        """Go where a step leads that was begun by an answer of our owner's, not by a message."""
+    def go(self, outcome: Outcome) -> None:
+        """Be where a step leads."""
         self.stage, self.state = outcome.stage, outcome.state or self.state
+
+    def climb(self, step: Climb, reached: Reached, refused: Refused, now: float) -> None:
+        """Take a step that was begun by an answer of our owner's, not by a message. Raises and refuses like `take`."""
+        def gone(outcome: Outcome, now: float) -> None:
+            self.go(outcome)
+            reached(outcome, now)
+
+        self._advance(step, None, gone, refused, now)
+
+    def _advance(self, climb: Climb, result: Any, reached: Reached, refused: Refused, now: float) -> None:
+        """Give a step its result, and have the next calculation done or come to its outcome. Raises PeerError."""
+        self._climb = None
+        try:
+            calculation = climb.throw(result) if isinstance(result, PublicValueError) else climb.send(result)
+        except StopIteration as end:
+            reached(end.value, now)
+            return
+        except PublicValueError as error:
+            raise PublicValueRefusedError(str(error)) from None
+        self._climb = climb
+
+        def resume(result: Any, now: float) -> None:
+            if self._climb is climb:  # otherwise the exchange has ended meanwhile
+                try:
+                    self._advance(climb, result, reached, refused, now)
+                except PeerError as error:
+                    refused(error)
+
+        self._calculate(calculation, resume)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for a calculation."""
+        return self._climb is not None
 
     def step_back(self) -> None:
         """The last message has turned out to be wrong: wait for another one in its place."""
@@ -107,12 +179,12 @@ class Exchange:
         return self.sent
 
     def repeats(self, data: bytes) -> bool:
-        """Whether this very datagram was taken last."""
-        return _digest(data) == self._last
+        """Whether this very datagram was taken last, or is being taken."""
+        return _digest(data) == (self._taking if self._climb else self._last)
 
     def answer_again(self, now: float) -> bytes | None:
         """What a repeated message is answered with, if it is time for that."""
-        if self.sent is None or now - self._sent_at < DUPLICATE_SPACING:
+        if self.sent is None or self._climb or now - self._sent_at < DUPLICATE_SPACING:
             return None
         self._sent_at = now
         return self.sent
@@ -123,7 +195,8 @@ class Exchange:
         self._before = None, None
 
     def stop(self) -> None:
-        """Stop repeating our last message."""
+        """Stop repeating our last message, and wait for no calculation."""
+        self._climb = None
         if self.retransmission:
             self.retransmission.stop()
             self.retransmission = None
@@ -141,13 +214,6 @@ class Exchange:
         if self.state is None:
             raise UnexpectedError("its exchange has no keys yet")
         return self.state
-
-
-def _do(step: Step, knowledge: Any, stage: Any, message: Message) -> Outcome:
-    try:
-        return step.do(knowledge, stage, message)
-    except PublicValueError as error:
-        raise PublicValueRefusedError(str(error)) from None
 
 
 def _digest(data: bytes) -> bytes:

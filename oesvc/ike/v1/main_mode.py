@@ -9,26 +9,28 @@
     5   HDR*, IDii, SIG_I           -->
                                     <--    HDR*, IDir, SIG_R       6
 
-A step is named after the messages that it takes in and gives out. The responder stops between 5 and 6, until the
-DNS has given the initiator's keys (RFC 4322 section 3.3.1). No arithmetic is done for a message 1.
+A step is named after the messages that it takes in and gives out. The responder keeps nothing of message 1 and begins
+at 3 (`invitations`). It stops between 5 and 6, until the DNS has given the initiator's keys (RFC 4322 section 3.3.1).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from oesvc.ike.crypto.groups import KeyPair, generate
+from oesvc.ike.crypto.groups import KeyPair, generate, respond
 from oesvc.ike.crypto.keymat import Cookies, Secrets, derive_secrets
 from oesvc.ike.crypto.signatures import key_that_verifies, sign
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1 import phase1_offer
-from oesvc.ike.v1.config import Entropy
+from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import NONCE_LENGTH, NotifyType, PayloadType
 from oesvc.ike.v1.errors import IdentityError, SignatureError
-from oesvc.ike.v1.exchange import Ladder, Outcome, Step
+from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_identity, parse_identity
 from oesvc.ike.v1.offers import Phase1Suite, Profile
+from oesvc.ike.v1.vendor import Extensions, announce, announced
 from oesvc.ike.v1.wire.message import Message
 from oesvc.ike.v1.wire.payloads import Notification, Payload
 from oesvc.ipsec.rsa_key import RsaPublicKey
@@ -70,6 +72,8 @@ class Agreement:
     "SAi_b: the initiator's SA payload without its generic header."
     public_i: bytes
     public_r: bytes
+    extensions: Extensions
+    "Announced by the peer."
 
     def hash_i(self, id_body: bytes) -> bytes:
         """HASH_I of section 5."""
@@ -81,11 +85,6 @@ class Agreement:
 
     def _hash(self, head: bytes, id_body: bytes) -> bytes:
         return self.secrets.hash.prf(self.secrets.skeyid, head + self.offer + id_body)
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """The responder before message 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,7 @@ class ChoiceSent:
     offer: bytes
     suite: Phase1Suite
     lifetime: Lifetime
+    extensions: Extensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ class ValueSent:
     offer: bytes
     suite: Phase1Suite
     lifetime: Lifetime
+    extensions: Extensions
     key_pair: KeyPair = field(repr=False)
     nonce: bytes
 
@@ -151,39 +152,44 @@ class Authenticated:
     initial_contact: bool
 
 
-def out_1(we: Ourselves) -> Outcome:
-    offer = phase1_offer.offer(we.profile, we.lifetime)
-    return Outcome(OfferSent(offer), (Payload(P.SA, offer),), encrypted=False)
+def invite(config: EngineConfig) -> tuple[Payload, ...]:
+    """Message 1; the same for everybody."""
+    offer = phase1_offer.offer(config.profile, config.phase1_lifetime)
+    return (Payload(P.SA, offer), *announce(config.extensions))
 
 
-def in_1_out_2(we: Ourselves, _: Nothing, message: Message) -> Outcome:
-    offer = message.one(P.SA)
-    suite, lifetime, choice = phase1_offer.choose(offer, we.profile, we.lifetime)
-    return Outcome(ChoiceSent(offer, suite, lifetime), (Payload(P.SA, choice),), encrypted=False)
+def out_1(config: EngineConfig) -> Outcome:
+    payloads = invite(config)
+    return Outcome(OfferSent(payloads[0].body), payloads, encrypted=False)
 
 
-def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Outcome:
+def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Climb:
     suite, lifetime = phase1_offer.accept_choice(message.one(P.SA), we.profile, we.lifetime)
-    pair, nonce = generate(suite.group), we.entropy(NONCE_LENGTH)
-    return Outcome(ValueSent(stage.offer, suite, lifetime, pair, nonce),
+    pair = yield partial(generate, suite.group)
+    nonce = we.entropy(NONCE_LENGTH)
+    return Outcome(ValueSent(stage.offer, suite, lifetime, announced(message), pair, nonce),
                    (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce)), encrypted=False)
 
 
-def in_3_out_4(we: Ourselves, stage: ChoiceSent, message: Message) -> Outcome:
+def in_3_out_4(we: Ourselves, stage: ChoiceSent, message: Message) -> Climb:
     nonce_i, public_i = message.nonce(), message.one(P.KEY_EXCHANGE)
-    pair, nonce = generate(stage.suite.group), we.entropy(NONCE_LENGTH)
-    agreement = _agree(stage, message, nonce_i + nonce, pair.shared_secret(public_i), public_i, pair.public)
+    public, shared = yield partial(respond, stage.suite.group, public_i)
+    nonce = we.entropy(NONCE_LENGTH)
+    agreement = _agree(stage, message, nonce_i + nonce, shared, public_i, public)
     return Outcome(ValueAnswered(agreement),
-                   (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce)), encrypted=False,
-                   state=agreement.secrets.first_state(public_i, pair.public))
+                   (Payload(P.KEY_EXCHANGE, public), Payload(P.NONCE, nonce)), encrypted=False,
+                   state=agreement.secrets.first_state(public_i, public))
 
 
-def in_4_out_5(we: Ourselves, stage: ValueSent, message: Message) -> Outcome:
+def in_4_out_5(we: Ourselves, stage: ValueSent, message: Message) -> Climb:
     nonce_r, public_r = message.nonce(), message.one(P.KEY_EXCHANGE)
-    pair = stage.key_pair
-    agreement = _agree(stage, message, stage.nonce + nonce_r, pair.shared_secret(public_r), pair.public, public_r)
-    id_body = pack_identity(we.identity)
-    signature = sign(we.private_key, agreement.hash_i(id_body))
+    pair, id_body = stage.key_pair, pack_identity(we.identity)
+
+    def agree_and_sign() -> tuple[Agreement, bytes]:
+        agreement = _agree(stage, message, stage.nonce + nonce_r, pair.shared_secret(public_r), pair.public, public_r)
+        return agreement, sign(we.private_key, agreement.hash_i(id_body))
+
+    agreement, signature = yield agree_and_sign
     return Outcome(IdentitySent(agreement),
                    (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)),
                    state=agreement.secrets.first_state(pair.public, public_r))
@@ -196,23 +202,29 @@ def in_5(_: Ourselves, stage: ValueAnswered, message: Message) -> Outcome:
                            _says_initial_contact(message)))
 
 
-def with_keys_out_6(we: Ourselves, stage: Claimed, keys: Sequence[RsaPublicKey]) -> Outcome:
+def with_keys_out_6(we: Ourselves, stage: Claimed, keys: Sequence[RsaPublicKey]) -> Climb:
     """Raises SignatureError."""
-    agreement = stage.agreement
-    key = _verify(stage.identity, keys, agreement.hash_i(stage.id_body), stage.signature)
-    id_body = pack_identity(we.identity)
-    signature = sign(we.private_key, agreement.hash_r(id_body))
-    return Outcome(Authenticated(agreement, stage.identity, key, stage.initial_contact),
+    agreement, id_body = stage.agreement, pack_identity(we.identity)
+
+    def verify_and_sign() -> tuple[RsaPublicKey | None, bytes]:
+        key = key_that_verifies(keys, agreement.hash_i(stage.id_body), stage.signature)
+        return key, sign(we.private_key, agreement.hash_r(id_body)) if key else b""
+
+    key, signature = yield verify_and_sign
+    return Outcome(Authenticated(agreement, stage.identity, _verified(key, stage.identity, keys),
+                                 stage.initial_contact),
                    (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)))
 
 
-def in_6(we: Ourselves, stage: IdentitySent, message: Message) -> Outcome:
+def in_6(we: Ourselves, stage: IdentitySent, message: Message) -> Climb:
     id_body, expectation = message.one(P.IDENTIFICATION), we.expectation
-    identity = parse_identity(id_body)
+    signature, identity = message.one(P.SIGNATURE), parse_identity(id_body)
     if expectation is None or identity != expectation.identity:
         raise IdentityError(f"the peer says it is {identity}; {expectation and expectation.identity} was expected")
-    key = _verify(identity, expectation.keys, stage.agreement.hash_r(id_body), message.one(P.SIGNATURE))
-    return Outcome(Authenticated(stage.agreement, identity, key, _says_initial_contact(message)))
+    keys, digest = expectation.keys, stage.agreement.hash_r(id_body)
+    key = yield partial(key_that_verifies, keys, digest, signature)
+    return Outcome(Authenticated(stage.agreement, identity, _verified(key, identity, keys),
+                                 _says_initial_contact(message)))
 
 
 INITIATOR: Ladder = {
@@ -222,7 +234,6 @@ INITIATOR: Ladder = {
 }
 
 RESPONDER: Ladder = {
-    Nothing: Step("main mode 1", in_1_out_2, frozenset({P.SA}), encrypted=False),
     ChoiceSent: Step("main mode 3", in_3_out_4, frozenset({P.KEY_EXCHANGE, P.NONCE}), encrypted=False),
     ValueAnswered: Step("main mode 5", in_5, frozenset({P.IDENTIFICATION, P.SIGNATURE})),
 }
@@ -239,13 +250,10 @@ def _agree(stage: ChoiceSent | ValueSent, message: Message, nonces: bytes, share
     suite, header = stage.suite, message.header
     cookies = Cookies(header.initiator_cookie, header.responder_cookie)
     secrets = derive_secrets(suite.hash, suite.cipher.algorithm, suite.cipher.key_bits // 8, nonces, shared, cookies)
-    return Agreement(suite, stage.lifetime, secrets, cookies, stage.offer, public_i, public_r)
+    return Agreement(suite, stage.lifetime, secrets, cookies, stage.offer, public_i, public_r, stage.extensions)
 
 
-
-
-def _verify(identity: Identity, keys: Sequence[RsaPublicKey], digest: bytes, signature: bytes) -> RsaPublicKey:
-    key = key_that_verifies(keys, digest, signature)
+def _verified(key: RsaPublicKey | None, identity: Identity, keys: Sequence[RsaPublicKey]) -> RsaPublicKey:
     if key is None:
         raise SignatureError(f"none of {len(keys)} keys that the DNS has for {identity} verifies its signature "
                              f"({', '.join(map(str, keys))})")

@@ -1,6 +1,6 @@
 """Runs main mode for all keying channels, in both roles: RFC 2409 section 5.1, RFC 4322 sections 3.2.5 and 3.3.1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
@@ -30,7 +30,6 @@ from oesvc.ike.v1.main_mode import (
     ChoiceSent,
     Claimed,
     Expectation,
-    Nothing,
     Ourselves,
     ValueSent,
     out_1,
@@ -49,8 +48,11 @@ from oesvc.ipsec.rsa_key import RsaPublicKey
 class Phase1:
     """Brings keying channels up, and begins the tunnels that wait for them."""
 
-    def __init__(self, core: Core, phase2: Phase2, informational: Informational) -> None:
+    def __init__(self, core: Core, phase2: Phase2, informational: Informational,
+                 stands: Callable[[Channel, float], None]) -> None:
+        """`stands` is called with each channel that comes to stand, before anything is begun under it."""
         self._core, self._phase2, self._informational = core, phase2, informational
+        self._stands = stands
 
     def attach(self, tunnel: TunnelRecord, now: float) -> None:
         """Begin a tunnel under the standing channel, or let it wait for one that is being made, or make one."""
@@ -70,38 +72,50 @@ class Phase1:
             self._begin(tunnel, expectation, now)
 
     def first_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
-        """A stranger's invitation to a keying channel. Raises PeerError."""
-        known = self._core.channels.find_first(header, datagram.peer)
-        if known:
-            self._repeated(known, data, now)
-            return
-        self._check_budgets(datagram.peer.address)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, Nothing())
-        ourselves = self._ourselves(datagram.local.address, None)
+        """A stranger's invitation to a keying channel: answered and forgotten. Raises PeerError."""
         try:
-            name, outcome = exchange.take(ourselves, header, data)
+            answer = self._core.invitations.answer(header, data, datagram.local, datagram.peer, now)
         except NoProposalChosenError as error:
             self._informational.send_clear_notify(error.notify, header, datagram)
             raise
+        self._core.counters.first_messages += 1
+        self._core.send(answer, datagram.local, datagram.peer)
+
+    def third_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
+        """Of a stranger who has got our message 2: this begins a channel. Raises PeerError."""
+        invitation = self._core.invitations.redeem(header, datagram.local, datagram.peer, now)
+        self._check_budgets(datagram.peer.address)
+        stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.extensions)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, self._core.calculate)
         channel = Channel(self._core.channels.next_id(), datagram.local, datagram.peer, header.initiator_cookie,
-                          self._core.new_cookie(), ourselves, exchange)
+                          header.responder_cookie, self._ourselves(datagram.local.address, None), exchange, now)
+        channel.invitation = invitation
         self._add(channel, now + self._core.config.keying_time)
-        self._core.saw(Way.RECEIVED, name, channel, None, encrypted=False)
-        self._send(channel, outcome, now)
+        for way, name in (Way.RECEIVED, "main mode 1"), (Way.SENT, "main mode 2"):
+            self._core.saw(way, name, channel, None, encrypted=False)
+        try:
+            self.message(channel, header, data, now)
+        except PeerError:
+            self._core.channels.remove(channel)
+            raise
 
     def message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
         """Take a message of main mode. Raises PeerError."""
         exchange = channel.main_mode
         if exchange.repeats(data):
-            self._repeated(channel, data, now)
+            self._repeated(channel, now)
             return
         if header.responder_cookie == NO_COOKIE or header.message_id:
             raise MalformedError("a message of main mode with a message ID, or without the responder's cookie")
         try:
-            name, outcome = exchange.take(channel.ourselves, header, data)
+            exchange.take(channel.ourselves, header, data, now,
+                          lambda name, outcome, now: self._climbed(channel, name, outcome, header, now),
+                          lambda error: self._not_taken(channel, error))
         except PeerError as error:
-            channel.suspect(error.failure, f"{channel.peer.address}: {error}")
+            self._suspect(channel, error)
             raise
+
+    def _climbed(self, channel: Channel, name: str, outcome: Outcome, header: Header, now: float) -> None:
         if isinstance(outcome.stage, ValueSent):
             self._core.channels.answered(channel, header.responder_cookie)
         self._saw(Way.RECEIVED, name, channel, header.encrypted)
@@ -111,6 +125,14 @@ class Phase1:
             self._judge_claim(channel, outcome.stage, now)
         else:
             self._up(channel, outcome.stage, now)
+
+    def _suspect(self, channel: Channel, error: PeerError) -> None:
+        channel.suspect(error.failure, f"{channel.peer.address}: {error}")
+
+    def _not_taken(self, channel: Channel, error: PeerError) -> None:
+        """Arithmetic has shown that a message is not what it should be."""
+        self._suspect(channel, error)
+        self._core.tell(DatagramRefused(channel.peer.address, str(error)))
 
     def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
         """The DNS has given the initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
@@ -152,10 +174,10 @@ class Phase1:
 
     def _begin(self, tunnel: TunnelRecord, expectation: Expectation, now: float) -> None:
         ourselves = self._ourselves(tunnel.local, expectation)
-        outcome = out_1(ourselves)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage)
+        outcome = out_1(self._core.config)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate)
         channel = Channel(self._core.channels.next_id(), Endpoint(tunnel.local, PORT), Endpoint(tunnel.peer, PORT),
-                          self._core.new_cookie(), NO_COOKIE, ourselves, exchange)
+                          self._core.new_cookie(), NO_COOKIE, ourselves, exchange, now)
         channel.waiting.append(tunnel)
         self._add(channel, tunnel.gives_up)
         self._send(channel, outcome, now)
@@ -175,12 +197,14 @@ class Phase1:
         for have, most, what in (
                 (channels.half_open(), config.max_half_open, "half-open keying channels"),
                 (channels.half_open_near(peer), config.max_half_open_per_prefix, f"half-open ones near {peer}"),
+                (channels.near(peer), config.max_channels_per_prefix, f"keying channels near {peer}"),
                 (len(channels), config.max_channels, "keying channels")):
             if have >= most:
+                self._core.counters.channels_over_budget += 1
                 raise BusyError(f"there are {have} {what}, and no more are allowed")
 
-    def _repeated(self, channel: Channel, data: bytes, now: float) -> None:
-        again = channel.main_mode.answer_again(now) if channel.main_mode.repeats(data) else None
+    def _repeated(self, channel: Channel, now: float) -> None:
+        again = channel.main_mode.answer_again(now)
         if again:
             self._core.send(again, channel.local, channel.peer)
 
@@ -229,18 +253,20 @@ class Phase1:
 
     def _verify(self, channel: Channel, claim: Claimed, now: float) -> None:
         known = channel.known_keys[claim.identity]
+
+        def verified(outcome: Outcome, now: float) -> None:
+            self._send(channel, outcome, now)
+            self._up(channel, outcome.stage, now)
+
         try:
             if isinstance(known, str):
                 raise SignatureError(known)
-            outcome = with_keys_out_6(channel.ourselves, claim, known)
+            channel.main_mode.climb(with_keys_out_6(channel.ourselves, claim, known), verified,
+                                    lambda error: self._reject(channel, error), now)
         except SignatureError as error:
             self._reject(channel, error)
-            return
-        channel.main_mode.climb(outcome)
-        self._send(channel, outcome, now)
-        self._up(channel, outcome.stage, now)
 
-    def _reject(self, channel: Channel, error: SignatureError) -> None:
+    def _reject(self, channel: Channel, error: PeerError) -> None:
         """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another message 5."""
         if not channel.rejected:
             channel.rejected = True
@@ -253,23 +279,34 @@ class Phase1:
         agreement, exchange = stage.agreement, channel.main_mode
         last_block = exchange.state.iv if exchange.state else b""
         standing = Standing(stage.identity, stage.key, agreement.secrets, last_block, agreement.suite.group,
-                            now + agreement.lifetime.seconds, stage.initial_contact)
+                            agreement.extensions, now, now + agreement.lifetime.seconds, stage.initial_contact)
         self._core.channels.stands(channel, standing)
+        if channel.invitation:
+            self._core.invitations.prove(channel.invitation)
         if channel.deadline:
             channel.deadline.cancel()
-        channel.deadline = self._core.timers.at(standing.expires, lambda now: self._expire(channel))
+        channel.deadline = self._core.timers.at(standing.expires,
+                                              lambda now: self._close(channel, "the keying channel has expired"))
         self._core.timers.at(now + LINGER, lambda now: exchange.finish())
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
+        self._stands(channel, now)
+        self._bound_peer(channel.peer.address)
         waiting, channel.waiting = channel.waiting, []
         for tunnel in waiting:
             if self._core.tunnels.get(tunnel.id):
                 self._phase2.begin(tunnel, channel, standing, now)
 
-    def _expire(self, channel: Channel) -> None:
+    def _bound_peer(self, peer: Address) -> None:
+        """No peer has more channels than it needs."""
+        standing = [channel for channel in self._core.channels.with_peer(peer) if channel.standing]
+        for channel in standing[:-self._core.config.max_channels_per_peer]:
+            self._close(channel, "the peer has newer keying channels")
+
+    def _close(self, channel: Channel, why: str) -> None:
         """Phase 1 ends with an authenticated delete (RFC 4322 section 3.2.8)."""
         deletion = Deletion(Protocol.ISAKMP, (channel.cookie_i + channel.cookie_r,))
         self._informational.send_delete(channel, deletion, None)
-        self.end(channel, KeyingFailure.PHASE2_SILENT, "the keying channel has expired")
+        self.end(channel, KeyingFailure.PHASE2_SILENT, why)
 
     def _out_of_time(self, channel: Channel) -> None:
         peer, unreachables = channel.peer.address, channel.unreachables

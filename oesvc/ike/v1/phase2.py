@@ -1,12 +1,11 @@
 """Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
 
-from oesvc.ike.crypto.groups import PublicValueError
 from oesvc.ike.events import DatagramRefused, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import LAST_ERROR_NOTIFY, LINGER, ExchangeType, NotifyType, Protocol
 from oesvc.ike.v1.core import Core
-from oesvc.ike.v1.errors import BusyError, RefusedError, UnexpectedError
+from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
@@ -32,6 +31,7 @@ from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
+from oesvc.ipsec.flow import Address
 
 
 class Phase2:
@@ -44,15 +44,17 @@ class Phase2:
         """Propose a tunnel under a standing channel."""
         message_id = self._core.new_message_id(channel)
         terms, spi = self._terms(channel, standing, message_id), self._core.new_spi()
-        outcome = out_1(terms, tunnel.flow, spi, standing.group)
+        exchange = self._exchange(standing, message_id, INITIATOR)
         self._core.tunnels.receives_by(tunnel, spi)
-        self._negotiate(tunnel, channel, terms, self._exchange(standing, message_id, INITIATOR, outcome.stage))
-        self._send(tunnel, channel, outcome, now, repeat=True)
+        self._negotiate(tunnel, channel, terms, exchange)
+        exchange.climb(out_1(terms, tunnel.flow, spi, standing.group),
+                       lambda outcome, now: self._send(tunnel, channel, outcome, now, repeat=True),
+                       lambda error: self._not_taken(channel, error), now)
 
     def unanswered(self, channel: Channel) -> list[TunnelRecord]:
         """Tunnels that we have proposed under this channel and that the peer has not answered yet."""
         return [tunnel for tunnel in channel.quick_modes.values() if tunnel.channel_id == channel.id
-                and tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, Proposed)]
+                and tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, NotBegun | Proposed)]
 
     def withdraw(self, tunnel: TunnelRecord) -> None:
         """Forget a negotiation, so that the tunnel can begin another one."""
@@ -77,7 +79,11 @@ class Phase2:
             if again:
                 self._core.send(again, channel.local, channel.peer)
             return
-        name, outcome = exchange.take(tunnel.terms, header, data)
+        exchange.take(tunnel.terms, header, data, now,
+                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome),
+                      lambda error: self._not_taken(channel, error))
+
+    def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome) -> None:
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
             self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
@@ -85,22 +91,27 @@ class Phase2:
         elif isinstance(outcome.stage, ConfirmedByPeer):
             self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.outbound,)))
 
-    def accept(self, tunnel: TunnelRecord) -> None:
+    def _not_taken(self, channel: Channel, error: PeerError) -> None:
+        """Arithmetic has shown that a message is not what it should be."""
+        self._core.tell(DatagramRefused(channel.peer.address, str(error)))
+
+    def accept(self, tunnel: TunnelRecord, now: float) -> None:
         """The owner authorizes a proposed tunnel."""
         channel, exchange, terms = self._channel(tunnel), tunnel.quick_mode, tunnel.terms
-        if not channel or not exchange or not terms or not isinstance(exchange.stage, ToAuthorize):
+        if not channel or not exchange or not terms or exchange.busy or not isinstance(exchange.stage, ToAuthorize):
             return
-        spi = self._core.new_spi()
-        try:
-            outcome = authorized(terms, exchange.stage, spi)
-        except PublicValueError as error:
-            self._refuse(channel, tunnel, exchange.stage, NotifyType.INVALID_KEY_INFORMATION)
-            self.fail(tunnel, KeyingFailure.PHASE2_REFUSED, f"the peer's key exchange value: {error}")
-            return
-        exchange.climb(outcome)
+        spi, proposal = self._core.new_spi(), exchange.stage
         self._core.tunnels.receives_by(tunnel, spi)
-        self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
-        self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
+
+        def keyed(outcome: Outcome, now: float) -> None:
+            self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
+            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
+
+        def unusable(error: PeerError) -> None:
+            self._refuse(channel, tunnel, proposal, error.notify)
+            self.fail(tunnel, KeyingFailure.PHASE2_REFUSED, f"the peer's key exchange value: {error}")
+
+        exchange.climb(authorized(terms, proposal, spi), keyed, unusable, now)
 
     def refuse(self, tunnel: TunnelRecord, reason: str) -> None:
         """The owner does not authorize a proposed tunnel: the peer is told so by an authenticated notify."""
@@ -118,15 +129,15 @@ class Phase2:
             return
         if isinstance(exchange.stage, ToAnswer):
             outcome = out_2(exchange.stage)
-            exchange.climb(outcome)
+            exchange.go(outcome)
             self._send(tunnel, channel, outcome, now, repeat=True)
         elif isinstance(exchange.stage, Answered):
             outcome = out_3(exchange.stage)
-            exchange.climb(outcome)
+            exchange.go(outcome)
             self._send(tunnel, channel, outcome, now, repeat=False)
             self._up(tunnel, channel, now)
         elif isinstance(exchange.stage, ConfirmedByPeer):
-            exchange.climb(Outcome(Complete()))
+            exchange.go(Outcome(Complete()))
             self._up(tunnel, channel, now)
 
     def refused_by_peer(self, channel: Channel, notification: Notification) -> None:
@@ -166,32 +177,41 @@ class Phase2:
         if not header.message_id or header.message_id in channel.used_ids:
             raise UnexpectedError("quick mode with a message ID that was used before")
         terms = self._terms(channel, standing, header.message_id)
-        exchange = self._exchange(standing, header.message_id, RESPONDER, NotBegun())
+        exchange = self._exchange(standing, header.message_id, RESPONDER)
         try:
-            name, outcome = exchange.take(terms, header, data)
-            self._check_budget(outcome.stage)
+            exchange.take(terms, header, data, now,
+                          lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, now),
+                          lambda error: self._not_taken(channel, error))
         except RefusedError as error:
             channel.use_id(header.message_id)
             self._core.saw(Way.RECEIVED, "quick mode 1", channel, None, encrypted=True)
             notification = Notification(Protocol.ESP, error.notify, error.spi)
             self._informational.send_notify(channel, notification, None)
             raise
-        if not channel.use_id(header.message_id):
+
+    def _proposed(self, channel: Channel, standing: Standing, terms: Terms, exchange: Exchange, now: float) -> None:
+        """A good quick mode 1: the owner is asked. Raises PeerError."""
+        self._check_budgets(exchange.stage, channel.peer.address)
+        if not channel.use_id(exchange.message_id):
             raise BusyError("too many exchanges under one keying channel")
-        flow = outcome.stage.flow
+        flow = exchange.stage.flow
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
                               standing.identity, (standing.key,), TunnelState.NEGOTIATING,
                               now + self._core.config.keying_time)
         self._core.tunnels.add(tunnel)
-        self._core.saw(Way.RECEIVED, name, channel, flow, encrypted=True)
+        self._core.saw(Way.RECEIVED, "quick mode 1", channel, flow, encrypted=True)
         self._negotiate(tunnel, channel, terms, exchange)
         self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
 
-    def _check_budget(self, stage: ToAuthorize) -> None:
-        most = self._core.config.max_tunnels
-        if len(self._core.tunnels) >= most:
-            busy = BusyError(f"the tunnel {stage.flow} would be one more than the {most} that are allowed")
-            raise RefusedError(busy, stage.chosen.spi)
+    def _check_budgets(self, stage: ToAuthorize, peer: Address) -> None:
+        tunnels, config = self._core.tunnels, self._core.config
+        for have, most, whose in ((len(tunnels), config.max_tunnels, "in all"),
+                                  (tunnels.with_peer(peer), config.max_tunnels_per_peer, f"with {peer}"),
+                                  (tunnels.near(peer), config.max_tunnels_per_prefix, f"with peers near {peer}")):
+            if have >= most:
+                self._core.counters.tunnels_over_budget += 1
+                busy = BusyError(f"the tunnel {stage.flow} would be one more than the {most} that are allowed {whose}")
+                raise RefusedError(busy, stage.chosen.spi)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id
@@ -213,7 +233,7 @@ class Phase2:
     def _up(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
         if tunnel.deadline:
             tunnel.deadline.cancel()
-        tunnel.state = TunnelState.UP
+        tunnel.state, tunnel.up_since = TunnelState.UP, now
         self._core.timers.at(now + LINGER, lambda now: self._linger_ends(tunnel, channel))
         self._core.tell(TunnelUp(tunnel.id, tunnel.flow, tunnel.local, tunnel.peer, tunnel.identity))
 
@@ -244,9 +264,9 @@ class Phase2:
         return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, self._core.entropy,
                      channel.local.address, channel.peer.address)
 
-    def _exchange(self, standing: Standing, message_id: int, ladder: Ladder, stage: object) -> Exchange:
+    def _exchange(self, standing: Standing, message_id: int, ladder: Ladder) -> Exchange:
         state = standing.secrets.phase2_state(standing.last_block, message_id)
-        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, stage, state)
+        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, NotBegun(), self._core.calculate, state)
 
     def _channel(self, tunnel: TunnelRecord) -> Channel | None:
         return self._core.channels.get(tunnel.channel_id) if tunnel.channel_id is not None else None

@@ -13,9 +13,10 @@ SA is installed; the initiator stops before 3, until both are (section 11.2, 5O 
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from hmac import compare_digest
 
-from oesvc.ike.crypto.groups import Group, KeyPair, generate
+from oesvc.ike.crypto.groups import Group, KeyPair, generate, respond
 from oesvc.ike.crypto.keymat import Secrets, phase2_keymat
 from oesvc.ike.v1 import phase2_offer
 from oesvc.ike.v1.config import Entropy
@@ -26,7 +27,7 @@ from oesvc.ike.v1.errors import (
     PeerError,
     RefusedError,
 )
-from oesvc.ike.v1.exchange import Ladder, Outcome, Step
+from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
@@ -62,7 +63,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class NotBegun:
-    """The responder before message 1."""
+    """Either role before message 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,9 @@ class Complete:
     """Either side when all is done."""
 
 
-def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Outcome:
-    pair, nonce = generate(group), terms.entropy(NONCE_LENGTH)
+def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Climb:
+    pair = yield partial(generate, group)
+    nonce = terms.entropy(NONCE_LENGTH)
     payloads = (Payload(P.SA, phase2_offer.offer(terms.profile, group, terms.lifetime, spi)),
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, pair.public),
@@ -149,14 +151,15 @@ def in_1(terms: Terms, _: NotBegun, message: Message) -> Outcome:
         raise RefusedError(error, _offered_spi(message)) from None
 
 
-def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Outcome:
-    """The owner accepts the tunnel: now the arithmetic is worth its cost. Raises PublicValueError."""
-    pair, nonce = generate(stage.suite.group), terms.entropy(NONCE_LENGTH)
-    nonces, shared = stage.nonce + nonce, pair.shared_secret(stage.public)
+def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
+    """The owner accepts the tunnel: now the arithmetic is worth its cost."""
+    public, shared = yield partial(respond, stage.suite.group, stage.public)
+    nonce = terms.entropy(NONCE_LENGTH)
+    nonces = stage.nonce + nonce
     inbound, outbound = _make_sas(terms, stage.flow, stage.suite, (spi, stage.spi), shared, nonces)
     payloads = (Payload(P.SA, phase2_offer.answer(stage.chosen, spi)),
                 Payload(P.NONCE, nonce),
-                Payload(P.KEY_EXCHANGE, pair.public),
+                Payload(P.KEY_EXCHANGE, public),
                 *(Payload(P.IDENTIFICATION, body) for body in stage.ids))
     return Outcome(ToAnswer(inbound, outbound, nonces, _with_hash(terms, stage.nonce, payloads)))
 
@@ -166,14 +169,14 @@ def out_2(stage: ToAnswer) -> Outcome:
     return Outcome(AnswerSent(stage.inbound, stage.outbound, stage.nonces), stage.answer)
 
 
-def in_2(terms: Terms, stage: Proposed, message: Message) -> Outcome:
+def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     _check_hash(terms, stage.nonce, message)
     suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime)
     ids = message.all(P.IDENTIFICATION)
     if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")
     nonces = stage.nonce + message.nonce()
-    shared = stage.key_pair.shared_secret(message.one(P.KEY_EXCHANGE))
+    shared = yield partial(stage.key_pair.shared_secret, message.one(P.KEY_EXCHANGE))
     inbound, outbound = _make_sas(terms, stage.flow, suite, (stage.spi, spi), shared, nonces)
     return Outcome(Answered(inbound, outbound, Payload(P.HASH, terms.final_hash(nonces))))
 

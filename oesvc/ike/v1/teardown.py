@@ -39,13 +39,17 @@ class Teardown:
                     self._phase1.ended_by_peer(other, "the peer closed the keying channel", now)
 
     def initial_contact(self, channel: Channel, now: float) -> None:
-        """The authenticated peer knows of nothing older than this channel (RFC 2407 section 4.6.3.3)."""
+        """The authenticated peer knows of nothing older than this channel (RFC 2407 section 4.6.3.3).
+
+        What came to stand after this channel had begun is not older: two first channels may cross.
+        """
         for other in self._of_same_peer(channel):
-            if other is not channel:
+            if other.standing and other.standing.since < channel.begun:
                 self._phase1.ended_by_peer(other, "the peer has rebooted", now)
         for tunnel in self._core.tunnels:
             if (tunnel.peer == channel.peer.address and channel.standing
-                    and tunnel.identity == channel.standing.identity and tunnel.channel_id != channel.id):
+                    and tunnel.identity == channel.standing.identity
+                    and tunnel.up_since is not None and tunnel.up_since < channel.begun):
                 self._lost_by_peer(tunnel)
 
     def close(self, now: float) -> None:

@@ -7,6 +7,7 @@ from itertools import count
 from oesvc.ike.events import ChannelId, TunnelId
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.exchange import Exchange
+from oesvc.ike.v1.prefixes import PerPrefix
 from oesvc.ike.v1.quick_mode import Terms
 from oesvc.ike.v1.timers import Timer
 from oesvc.ipsec.flow import Address, Flow
@@ -37,6 +38,7 @@ class TunnelRecord:
         "Of the quick mode."
         self.inbound_spi: int | None = None
         self.outbound_spi: int | None = None
+        self.up_since: float | None = None
         self.deadline: Timer | None = None
         "Of the negotiation, then of each try to delete."
         self.tries = 0
@@ -50,6 +52,8 @@ class Tunnels:
         self._numbers = count(1)
         self._by_id: dict[TunnelId, TunnelRecord] = {}
         self._inbound: set[int] = set()
+        self._with_peer: dict[Address, int] = {}
+        self._near = PerPrefix()
         self._by_outbound: dict[tuple[Address, int], TunnelRecord] = {}
 
     def __len__(self) -> int:
@@ -63,6 +67,14 @@ class Tunnels:
 
     def add(self, tunnel: TunnelRecord) -> None:
         self._by_id[tunnel.id] = tunnel
+        self._with_peer[tunnel.peer] = self.with_peer(tunnel.peer) + 1
+        self._near.add(tunnel.peer)
+
+    def with_peer(self, peer: Address) -> int:
+        return self._with_peer.get(peer, 0)
+
+    def near(self, peer: Address) -> int:
+        return self._near.count(peer)
 
     def get(self, id: TunnelId) -> TunnelRecord | None:
         return self._by_id.get(id)
@@ -71,6 +83,10 @@ class Tunnels:
         """Forget a tunnel; its quick mode lives on in its channel until nobody repeats messages any more."""
         if self._by_id.pop(tunnel.id, None) is None:
             return
+        self._near.remove(tunnel.peer)
+        self._with_peer[tunnel.peer] -= 1
+        if not self._with_peer[tunnel.peer]:
+            del self._with_peer[tunnel.peer]
         if tunnel.inbound_spi is not None:
             self._inbound.discard(tunnel.inbound_spi)
         if tunnel.outbound_spi is not None and self.sending_to(tunnel.peer, tunnel.outbound_spi) is tunnel:

@@ -1,0 +1,167 @@
+"""Main mode 1 answered without state, so that floods of spoofed ones cost neither memory nor arithmetic.
+
+The responder's cookie (RFC 2408 section 2.5.3) is a keyed hash over the addresses, the initiator's cookie and what it
+said, under a secret that changes; state is made for a message 3 that returns a good cookie, for its sender has got
+our message 2. HASH_I and HASH_R are over SAi_b too, the initiator's offer, which message 3 does not repeat: what
+messages 1 say is kept, once for all initiators that say the same, and the cookie holds its number. There are as many
+such invitations as there are configurations of IKE daemons, not as there are initiators:
+
+- one by which somebody has proved an identity stays until many others have, as does what we ourselves would say;
+- all others pass through a fixed number of octets, and only so many are read in a second. Who floods with ever
+  different ones so delays strangers with configurations never seen, and nobody else.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from hmac import compare_digest
+
+from oesvc.ike.datagram import Endpoint
+from oesvc.ike.v1 import phase1_offer
+from oesvc.ike.v1.config import EngineConfig, Entropy
+from oesvc.ike.v1.constants import COOKIE_LENGTH, ExchangeType, PayloadType
+from oesvc.ike.v1.errors import BusyError, MalformedError, UnexpectedError
+from oesvc.ike.v1.main_mode import invite
+from oesvc.ike.v1.offers import Phase1Suite
+from oesvc.ike.v1.vendor import Extensions, announce, announced
+from oesvc.ike.v1.wire.header import LAYOUT, Header
+from oesvc.ike.v1.wire.message import open_clear
+from oesvc.ike.v1.wire.payloads import Payload, pack_chain
+from oesvc.ipsec.sa import Lifetime
+
+NUMBER_OCTETS = 2
+"Of the cookie; the others are the keyed hash."
+SECRET_OCTETS = 32
+SECRET_LIFE = 60.0
+"Seconds for which a secret makes cookies; they are good for as many again."
+OVERHEAD = 1000
+"Octets that an invitation takes besides its message, about."
+LONGEST = 16_384
+"Octets of a message 1; the longest known offers have 4,000."
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What an initiator says in message 1, and what we answer."""
+
+    number: int
+    body: bytes = field(repr=False)
+    "All that follows the header."
+    offer: bytes = field(repr=False)
+    "SAi_b."
+    suite: Phase1Suite
+    lifetime: Lifetime
+    extensions: Extensions
+    answer: bytes = field(repr=False)
+    "All that follows the header of message 2."
+
+    @property
+    def octets(self) -> int:
+        return OVERHEAD + len(self.body) + len(self.offer) + len(self.answer)
+
+
+class Invitations:
+    """Those that are known, and the cookies that name them."""
+
+    def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
+        self._config, self._entropy = config, entropy
+        self._secrets: tuple[tuple[int, bytes], ...] = ()
+        "The newest two, with their period."
+        self._next_number = 1
+        self._by_number: dict[int, Invitation] = {}
+        self._by_body: dict[bytes, Invitation] = {}
+        self._unproven: OrderedDict[int, Invitation] = OrderedDict()
+        self._proven: OrderedDict[int, Invitation] = OrderedDict()
+        self._octets = 0
+        self._allowance, self._allowed_at = float(config.new_invitations), 0.0
+        own = invite(config)
+        self.prove(self._read(Header(b"\1" * COOKIE_LENGTH, bytes(COOKIE_LENGTH), PayloadType.SA,
+                                     ExchangeType.MAIN_MODE, 0, 0), pack_chain(own)))
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    @property
+    def proven(self) -> int:
+        return len(self._proven)
+
+    def answer(self, header: Header, data: bytes, local: Endpoint, peer: Endpoint, now: float) -> bytes:
+        """Message 2. Raises PeerError."""
+        if header.encrypted or header.message_id or header.next_payload != PayloadType.SA:
+            raise MalformedError("a main mode 1 that is encrypted, has a message ID or does not begin with SA")
+        body = data[LAYOUT.size:]
+        invitation = self._by_body.get(body) or self._read_new(header, body, now)
+        secret = self._current_secret(now)
+        number = invitation.number.to_bytes(NUMBER_OCTETS, "big")
+        cookie = number + _hash(secret, invitation, header.initiator_cookie, local, peer)
+        return Header(header.initiator_cookie, cookie, PayloadType.SA, ExchangeType.MAIN_MODE, 0, 0).pack(
+            invitation.answer)
+
+    def redeem(self, header: Header, local: Endpoint, peer: Endpoint, now: float) -> Invitation:
+        """What the sender of a message 3 said in its message 1. Raises UnexpectedError unless its cookie is good."""
+        cookie = header.responder_cookie
+        invitation = self._by_number.get(int.from_bytes(cookie[:NUMBER_OCTETS], "big"))
+        period = int(now // SECRET_LIFE)
+        if invitation and any(
+                compare_digest(cookie[NUMBER_OCTETS:], _hash(secret, invitation, header.initiator_cookie, local, peer))
+                for made, secret in self._secrets if made >= period - 1):
+            return invitation
+        raise UnexpectedError("cookies of no keying channel that we have")
+
+    def prove(self, invitation: Invitation) -> None:
+        """Somebody has proved an identity by it: the like of it is welcome."""
+        if self._by_number.get(invitation.number) is not invitation:
+            return
+        if self._unproven.pop(invitation.number, None):
+            self._octets -= invitation.octets
+        self._proven[invitation.number] = invitation
+        self._proven.move_to_end(invitation.number)
+        while len(self._proven) > self._config.max_proven_invitations:
+            self._drop(self._proven.popitem(last=False)[1])
+
+    def _read_new(self, header: Header, body: bytes, now: float) -> Invitation:
+        rate = self._config.new_invitations
+        self._allowance = min(2.0 * rate, self._allowance + rate * max(0.0, now - self._allowed_at))
+        self._allowed_at = now
+        if self._allowance < 1.0:
+            raise BusyError(f"more than {rate} different messages 1 a second")
+        self._allowance -= 1.0
+        return self._read(header, body)
+
+    def _read(self, header: Header, body: bytes) -> Invitation:
+        if len(body) > LONGEST:
+            raise MalformedError(f"a message 1 of {len(body)} octets; {LONGEST} are the most that we read")
+        message = open_clear(header, header.pack(body))
+        offer = message.one(PayloadType.SA)
+        suite, lifetime, choice = phase1_offer.choose(offer, self._config.profile, self._config.phase1_lifetime)
+        answer = pack_chain((Payload(PayloadType.SA, choice), *announce(self._config.extensions)))
+        invitation = Invitation(self._new_number(), body, offer, suite, lifetime, announced(message), answer)
+        self._by_number[invitation.number] = self._by_body[body] = self._unproven[invitation.number] = invitation
+        self._octets += invitation.octets
+        while self._octets > self._config.max_invitation_octets:
+            oldest = self._unproven.popitem(last=False)[1]
+            self._octets -= oldest.octets
+            self._drop(oldest)
+        return invitation
+
+    def _drop(self, invitation: Invitation) -> None:
+        del self._by_number[invitation.number], self._by_body[invitation.body]
+
+    def _new_number(self) -> int:
+        """The budgets leave most numbers free, and the next one nearly always."""
+        while self._next_number in self._by_number:
+            self._next_number = self._next_number % 0xFFFF + 1
+        number, self._next_number = self._next_number, self._next_number % 0xFFFF + 1
+        return number
+
+    def _current_secret(self, now: float) -> bytes:
+        period = int(now // SECRET_LIFE)
+        if not self._secrets or self._secrets[0][0] != period:
+            self._secrets = ((period, self._entropy(SECRET_OCTETS)), *self._secrets[:1])
+        return self._secrets[0][1]
+
+
+def _hash(secret: bytes, invitation: Invitation, cookie_i: bytes, local: Endpoint, peer: Endpoint) -> bytes:
+    where = b"".join(end.address.packed + end.port.to_bytes(2, "big") for end in (local, peer))
+    return blake2b(cookie_i + where + invitation.body, key=secret,
+                   digest_size=COOKIE_LENGTH - NUMBER_OCTETS).digest()

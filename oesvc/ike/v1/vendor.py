@@ -1,0 +1,30 @@
+"""Extensions that a peer announces by vendor IDs (RFC 2408 section 3.16)."""
+
+from collections.abc import Iterable
+from enum import Enum
+
+from oesvc.ike.v1.constants import PayloadType
+from oesvc.ike.v1.wire.message import Message
+from oesvc.ike.v1.wire.payloads import Payload
+
+
+class Extension(Enum):
+    """The value is the vendor ID; a peer's may be longer, by a version number."""
+
+    DEAD_PEER_DETECTION = bytes.fromhex("afcad71368a1f1c96b8696fc77570100")
+    "RFC 3706 section 5."
+
+
+Extensions = frozenset[Extension]
+
+
+def announce(extensions: Iterable[Extension]) -> tuple[Payload, ...]:
+    """In an order that is always the same: a peer's message 1 is recognised by its octets."""
+    return tuple(Payload(PayloadType.VENDOR_ID, extension.value) for extension in Extension
+                 if extension in set(extensions))
+
+
+def announced(message: Message) -> Extensions:
+    """The extensions that we know of those that a message announces."""
+    ids = message.all(PayloadType.VENDOR_ID)
+    return frozenset(extension for extension in Extension if any(id.startswith(extension.value) for id in ids))
