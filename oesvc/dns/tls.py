@@ -51,11 +51,14 @@ class _Pending:
 class TlsChannel:
     """The way to one server: at most one connection that takes questions."""
 
-    def __init__(self, reactor: Any, server: Endpoint, authentication: Authentication, prepare: PrepareSocket) -> None:
-        self._reactor, self._server, self._prepare = reactor, server, prepare
+    def __init__(self, reactor: Any, server: Endpoint, authentication: Authentication, prepare: PrepareSocket,
+                 idle: float = IDLE) -> None:
+        """`idle`: seconds after the last answer until a connection is given up."""
+        self._reactor, self._server, self._prepare, self._idle = reactor, server, prepare, idle
         self._handshakes = Handshakes(authentication)
         self._current: _Session | None = None
         self._sessions: set[_Session] = set()
+        self._closed = False
 
     def exchange(self, question: Question, patience: float) -> "Deferred[bytes]":
         """The octets of the answer; fails with ServerFailure."""
@@ -71,12 +74,13 @@ class TlsChannel:
         return pending.answer.addTimeout(max(patience, MIN_PATIENCE), self._reactor, onTimeoutCancel=give_up)
 
     def close(self) -> None:
+        self._closed = True
         for session in list(self._sessions):
             session.fail("was left: the resolver was closed")
 
     def _hand_over(self, pending: _Pending) -> None:
         if self._current is None or not self._current.takes_questions:
-            session = self._current = _Session(self._reactor, self._handshakes, self._ended)
+            session = self._current = _Session(self._reactor, self._handshakes, self._idle, self._ended)
             self._sessions.add(session)
             session.connect(self._server, self._prepare)
         self._current.ask(pending)
@@ -91,7 +95,7 @@ class TlsChannel:
         if self._current is session:
             self._current = None
         for one in pending:
-            if session.authenticated and not session.closed_by_us and not one.asked_again:
+            if session.authenticated and not one.asked_again and not self._closed:
                 one.asked_again = True
                 self._hand_over(one)
             else:
@@ -104,10 +108,10 @@ class _Session(Int16StringReceiver):
 
     transport: Any
 
-    def __init__(self, reactor: Any, handshakes: Handshakes,
+    def __init__(self, reactor: Any, handshakes: Handshakes, idle: float,
                  ended: Callable[["_Session", list[_Pending], str], None]) -> None:
-        self._reactor, self._handshakes, self._ended = reactor, handshakes, ended
-        self.authenticated = self.closed_by_us = False
+        self._reactor, self._handshakes, self._idle, self._ended = reactor, handshakes, idle, ended
+        self.authenticated = False
         self.takes_questions = True
         self._unsent: list[_Pending] = []
         self._sent: dict[int, _Pending] = {}
@@ -213,10 +217,10 @@ class _Session(Int16StringReceiver):
         self.sendString(pending.query)  # type: ignore[no-untyped-call,unused-ignore]
 
     def _rest(self) -> None:
-        self._set_timer(IDLE, self._leave)
+        self._set_timer(self._idle, self._leave)
 
     def _leave(self) -> None:
-        self.takes_questions, self.closed_by_us = False, True
+        self.takes_questions = False
         self._set_timer(FAREWELL, self.fail, "")
         self.transport.loseConnection()
 
