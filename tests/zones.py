@@ -21,6 +21,8 @@ class DelegationSigner(Enum):
     RIGHT = "its DS"
     ABSENT = "no DS: an island"
     FORGED = "the DS of a key that is not in the zone"
+    OF_UNKNOWN_DIGEST = "its DS, said to be of a digest that nobody knows"
+    OF_UNKNOWN_ALGORITHM = "its DS, said to be of an algorithm that nobody knows"
 
 
 def unchanged(text: str) -> str:
@@ -39,18 +41,23 @@ class Zone:
     "dnssec-keygen's word for it."
     key_bits: int | None = None
     "For RSA."
+    more_algorithms: tuple[str, ...] = ()
+    "In which the zone is signed too, with a DS for each."
     inception: str = "now-1d"
     expiration: str = "now+30d"
     "dnssec-signzone's -s and -e; absolute times are YYYYMMDDHHMMSS."
     nsec3: str | None = None
     "The salt in hexadecimal, `-` for none; without it, NSEC."
     iterations: int = 0
+    "More than 150: signed by ldns-signzone, from now on and for four weeks; dnssec-signzone refuses."
     opt_out: bool = False
     delegation_signer: DelegationSigner = DelegationSigner.RIGHT
     edit: Callable[[str], str] = unchanged
     "Applied to the signed zone, one record a line."
     ttl: int = 3600
     minimum: int = 300
+    name_server: str = ""
+    "Another than the tree's."
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def build_tree(directory: Path, zones: Sequence[Zone], name_server: str = "ns.te
         files[zone.name], ds = _sign(directory, zone, text)
         if zone.name != ".":
             parent = delegations[_enclosing(_parent(zone.name), names)]
-            parent.append(f"{zone.name} {zone.ttl} IN NS {name_server}")
+            parent.append(f"{zone.name} {zone.ttl} IN NS {zone.name_server or name_server}")
             if zone.signed and zone.delegation_signer is not DelegationSigner.ABSENT:
                 parent.append(ds)
     return ZoneTree(anchor=ds, files=files)
@@ -123,6 +130,41 @@ def unbound_conf(directory: Path, listen: Iterable[Endpoint], *, stubs: Iterable
     return "\n".join([*lines, ""])
 
 
+def named_conf(directory: Path, tree: ZoneTree, listen: Endpoint, root_hints: Path) -> str:
+    """Configuration of a BIND that recurses and validates, in the foreground with `named -f -c FILE`.
+
+    It asks authorities at its own port. Its address must be one of an interface's.
+    """
+    address, port = listen
+    owner, _, _, tag, algorithm, digest_type, digest = tree.anchor.split()
+    return f"""
+options {{
+  directory "{directory}"; pid-file none; lock-file none; session-keyfile "{directory}/named.session";
+  port {port}; listen-on {{ {address}; }}; listen-on-v6 {{ none; }};
+  recursion yes; allow-query {{ any; }}; dnssec-validation yes; max-cache-size 32M;
+  disable-empty-zone "8.b.d.0.1.0.0.2.ip6.arpa";
+}};
+controls {{ }};
+zone "." {{ type hint; file "{root_hints}"; }};
+trust-anchors {{ {owner} static-ds {tag} {algorithm} {digest_type} "{digest}"; }};
+"""
+
+
+def kresd_conf(tree: ZoneTree, listen: Endpoint, upstream: Endpoint) -> str:
+    """Configuration of a Knot Resolver that validates what a plain resolver finds; `kresd -n -c FILE DIRECTORY`."""
+    return f"""
+net.listen('{listen[0]}', {listen[1]}, {{ kind = 'dns' }})
+net.ipv6 = false
+modules.unload('ta_update')
+modules.unload('ta_signal_query')
+modules.unload('priming')
+trust_anchors.remove('.')
+trust_anchors.add([[{tree.anchor}]])
+cache.size = 10 * MB
+policy.add(policy.all(policy.FORWARD({{'{upstream[0]}@{upstream[1]}'}})))
+"""
+
+
 def root_hints(name_server: str = "ns.test.", addresses: Iterable[str] = ("127.0.0.10",)) -> str:
     """A root hints file for resolvers that find the tree's servers at port 53."""
     return "\n".join([f". 3600 IN NS {name_server}",
@@ -159,7 +201,7 @@ def _address_record(name: str, address: str) -> str:
 
 def _unsigned_text(zone: Zone, name_server: str, delegations: Sequence[str]) -> str:
     soa = f"@ IN SOA {name_server} hostmaster.test. 1 3600 600 86400 {zone.minimum}"
-    return "\n".join([f"$ORIGIN {zone.name}", f"$TTL {zone.ttl}", soa, f"@ IN NS {name_server}",
+    return "\n".join([f"$ORIGIN {zone.name}", f"$TTL {zone.ttl}", soa, f"@ IN NS {zone.name_server or name_server}",
                       zone.records, *delegations, ""])
 
 
@@ -171,22 +213,38 @@ def _sign(directory: Path, zone: Zone, text: str) -> tuple[Path, str]:
     if not zone.signed:
         plain.write_text(zone.edit(text))
         return plain, ""
-    ksk, zsk = _make_key(directory, zone, "-f", "KSK"), _make_key(directory, zone)
-    keys = "".join((directory / f"{key}.key").read_text() for key in (ksk, zsk))
+    algorithms = (zone.algorithm, *zone.more_algorithms)
+    ksks = [_make_key(directory, zone, algorithm, "-f", "KSK") for algorithm in algorithms]
+    zsks = [_make_key(directory, zone, algorithm) for algorithm in algorithms]
+    keys = "".join((directory / f"{key}.key").read_text() for key in (*ksks, *zsks))
     plain.write_text(text + keys)
-    denial = [] if zone.nsec3 is None else ["-3", zone.nsec3, "-H", str(zone.iterations)]
-    _run(directory, "dnssec-signzone", "-q", "-P", "-x", "-O", "full", "-K", ".", "-o", zone.name,
-         "-s", zone.inception, "-e", zone.expiration, *denial, *(["-A"] if zone.opt_out else []),
-         "-f", signed.name, "-k", ksk, plain.name, zsk)
+    if zone.iterations > 150:
+        _run(directory, "ldns-signzone", "-n", "-t", str(zone.iterations), "-s", zone.nsec3 or "-", "-o", zone.name,
+             "-f", signed.name, plain.name, *ksks, *zsks)
+    else:
+        denial = [] if zone.nsec3 is None else ["-3", zone.nsec3, "-H", str(zone.iterations)]
+        _run(directory, "dnssec-signzone", "-q", "-P", "-x", "-O", "full", "-K", ".", "-o", zone.name,
+             "-s", zone.inception, "-e", zone.expiration, *denial, *(["-A"] if zone.opt_out else []),
+             "-f", signed.name, *(word for ksk in ksks for word in ("-k", ksk)), plain.name, *zsks)
     signed.write_text(zone.edit(signed.read_text()))
-    forged = zone.delegation_signer is DelegationSigner.FORGED
-    published = _make_key(directory, zone, "-f", "KSK") if forged else ksk
-    return signed, _run(directory, "dnssec-dsfromkey", "-2", published).strip()
+    return signed, _delegation_signers(directory, zone, ksks)
 
 
-def _make_key(directory: Path, zone: Zone, *options: str) -> str:
-    size = ["-b", str(zone.key_bits or 2048)] if zone.algorithm.startswith(("RSA", "NSEC3RSA")) else []
-    key = ("-K", ".", "-a", zone.algorithm, *size, *options, zone.name)
+def _delegation_signers(directory: Path, zone: Zone, ksks: Sequence[str]) -> str:
+    if zone.delegation_signer is DelegationSigner.FORGED:
+        ksks = [_make_key(directory, zone, zone.algorithm, "-f", "KSK")]
+    lines = [_run(directory, "dnssec-dsfromkey", "-2", ksk).split() for ksk in ksks]
+    for words in lines:  # owner IN DS tag algorithm digest-type digest
+        if zone.delegation_signer is DelegationSigner.OF_UNKNOWN_DIGEST:
+            words[5] = "99"
+        if zone.delegation_signer is DelegationSigner.OF_UNKNOWN_ALGORITHM:
+            words[4] = "99"
+    return "\n".join(" ".join(words) for words in lines)
+
+
+def _make_key(directory: Path, zone: Zone, algorithm: str, *options: str) -> str:
+    size = ["-b", str(zone.key_bits or 2048)] if algorithm.startswith(("RSA", "NSEC3RSA")) else []
+    key = ("-K", ".", "-a", algorithm, *size, *options, zone.name)
     return _run(directory, "dnssec-keygen", "-q", *key).strip()
 
 

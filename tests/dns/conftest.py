@@ -1,9 +1,12 @@
-"""Real parts: the tree on nsd, behind unbound as a plain and as a validating resolver, on loopback addresses."""
+"""Real parts: the tree on nsd, behind unbound as a plain resolver, and behind unbound, BIND and Knot Resolver as
+validating ones, on loopback addresses."""
 
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,19 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.dns.tree import ZONES
-from tests.zones import Endpoint, ZoneTree, build_tree, nsd_conf, unbound_conf
+from tests.dns.tree import LAME, LAME_ADDRESS, SLOW, SLOW_ADDRESS, ZONES
+from tests.zones import (
+    Endpoint,
+    ZoneTree,
+    build_tree,
+    kresd_conf,
+    named_conf,
+    nsd_conf,
+    root_hints,
+    unbound_conf,
+)
+
+AUTHORITY = "127.0.0.10"
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,10 @@ class Servers:
     "unbound that hands on what it finds"
     oracle: Endpoint
     "unbound that validates"
+    bind: Endpoint
+    "named that recurses and validates"
+    knot: Endpoint
+    "Knot Resolver that validates what `plain` finds"
 
 
 @pytest.fixture(scope="session")
@@ -36,23 +54,71 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     tree = build_tree(directory, ZONES)
     anchor = directory / "anchor"
     anchor.write_text(tree.anchor + "\n")
-    authority, plain, oracle = endpoints = [_unused(address) for address in ("127.0.0.10", "127.0.0.54", "127.0.0.53")]
-    stubs = [(name, authority) for name in tree.files]
-    configurations = {
-        "nsd": nsd_conf(directory, tree, [authority]),
-        "unbound-plain": unbound_conf(directory, [plain], stubs=stubs),
-        "unbound-oracle": unbound_conf(directory, [oracle], stubs=stubs, anchor=anchor),
+    port = _common_port("127.0.0.1", AUTHORITY, SLOW_ADDRESS, LAME_ADDRESS)
+    authority, bind = (AUTHORITY, port), ("127.0.0.1", port)
+    odd = {SLOW: OddServer((SLOW_ADDRESS, port), lambda question: late(question, authority)),
+           LAME: OddServer((LAME_ADDRESS, port), refused)}
+    plain, oracle, knot = (_unused(f"127.0.0.{host}") for host in (54, 53, 55))
+    hints = directory / "hints"
+    hints.write_text(root_hints(addresses=[AUTHORITY]))
+    stubs = [(zone.name, odd[zone.name_server].endpoint if zone.name_server else authority) for zone in ZONES]
+    served = {
+        "nsd": (authority, nsd_conf(directory, tree, [authority])),
+        "unbound-plain": (plain, unbound_conf(directory, [plain], stubs=stubs)),
+        "unbound-oracle": (oracle, unbound_conf(directory, [oracle], stubs=stubs, anchor=anchor)),
+        "named": (bind, named_conf(directory, tree, bind, hints)),
+        "kresd": (knot, kresd_conf(tree, knot, plain)),
     }
-    running = [_start(directory, name, text) for name, text in configurations.items()]
+    running = [_start(directory, name, text) for name, (_, text) in served.items()]
+    for server in odd.values():
+        server.start()
     try:
-        for process, endpoint in zip(running, endpoints, strict=True):
+        for process, (endpoint, _) in zip(running, served.values(), strict=True):
             _wait_until_answering(process, endpoint)
-        yield Servers(directory, tree, anchor, authority, plain, oracle)
+        yield Servers(directory, tree, anchor, authority, plain, oracle, bind, knot)
     finally:
         for process in running:
             process.terminate()
         for process in running:
             process.wait(10)
+        for server in odd.values():
+            server.close()
+
+
+class OddServer(threading.Thread):
+    """Answers each question as `respond` says, in a thread of its own."""
+
+    def __init__(self, endpoint: Endpoint, respond: Callable[[bytes], bytes]) -> None:
+        super().__init__(daemon=True)
+        self.endpoint, self._respond = endpoint, respond
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(endpoint)
+
+    def run(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer, args=self._socket.recvfrom(65535), daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _answer(self, question: bytes, client: Endpoint) -> None:
+        with suppress(OSError):
+            self._socket.sendto(self._respond(question), client)
+
+
+def late(question: bytes, server: Endpoint) -> bytes:
+    """What a server answers, a fifth of a second later."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(2)
+        sock.sendto(question, server)
+        time.sleep(0.2)
+        return sock.recv(65535)
+
+
+def refused(question: bytes) -> bytes:
+    """QR and REFUSED, as from a server that does not have the zone."""
+    return question[:2] + bytes([question[2] | 0x80, 5]) + question[4:]
 
 
 def await_result(deferred: "Deferred[Any]", patience: float = 30.0) -> Any:
@@ -77,11 +143,25 @@ def _unused(address: str) -> Endpoint:
         return address, sock.getsockname()[1]
 
 
+def _common_port(*addresses: str) -> int:
+    """A port that is free at all of these addresses: BIND asks authorities at the port at which it listens."""
+    for _ in range(100):
+        _, port = _unused(addresses[0])
+        with ExitStack() as stack, suppress(OSError):
+            for address in addresses:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    stack.enter_context(socket.socket(socket.AF_INET, kind)).bind((address, port))
+            return port
+    raise AssertionError(f"no port is free at all of {addresses}")
+
+
 def _start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[bytes]":
     path = directory / f"{name}.conf"
     path.write_text(configuration)
     log = (directory / f"{name}.log").open("wb")
-    return subprocess.Popen([name.partition("-")[0], "-d", "-c", str(path)], stdout=log, stderr=log)
+    server = name.partition("-")[0]
+    in_foreground = {"named": ["-f"], "kresd": ["-n", "-q", str(directory)]}.get(server, ["-d"])
+    return subprocess.Popen([server, "-c", str(path), *in_foreground], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _wait_until_answering(process: "subprocess.Popen[bytes]", endpoint: Endpoint) -> None:

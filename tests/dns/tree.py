@@ -9,6 +9,10 @@ OE = "X-IPsec-Server(10)=192.2.0.1 AQOF8tZ2m"
 LONG = "X-IPsec-Server(10)=192.2.0.1 " + "AQNJjkKlIk9" * 500
 
 
+SLOW, SLOW_ADDRESS = "slow.test.", "127.0.0.11"
+LAME, LAME_ADDRESS = "lame.test.", "127.0.0.12"
+
+
 def without(pattern: str) -> Callable[[str], str]:
     """Cut the lines of a signed zone that match."""
     return lambda text: "\n".join(line for line in text.splitlines() if not re.search(pattern, line)) + "\n"
@@ -31,7 +35,8 @@ pool IN CNAME loop
 """
 
 ZONES = (
-    Zone(".", "host.test. IN TXT \"in the root zone\""),
+    Zone(".", f"host.test. IN TXT \"in the root zone\"\n"
+              f"slow.test. IN A {SLOW_ADDRESS}\nlame.test. IN A {LAME_ADDRESS}"),
     Zone("arpa."),
     Zone("in-addr.arpa."),
     Zone("ip6.arpa.", minimum=60),
@@ -44,6 +49,16 @@ ZONES = (
     Zone("6.192.in-addr.arpa.", HOSTS, algorithm="ECDSAP384SHA384"),
     Zone("7.192.in-addr.arpa.", HOSTS, algorithm="RSASHA512"),
     Zone("8.192.in-addr.arpa.", HOSTS, algorithm="ED448"),
+    # 50/8: rarer ways of being right
+    Zone("50.in-addr.arpa."),
+    Zone("1.50.in-addr.arpa.", HOSTS, more_algorithms=("ED25519", "RSASHA256")),
+    Zone("2.50.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.OF_UNKNOWN_DIGEST),
+    Zone("3.50.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.OF_UNKNOWN_ALGORITHM),
+    Zone("4.50.in-addr.arpa.", HOSTS, nsec3="aabb", iterations=200),
+    Zone("5.50.in-addr.arpa.", HOSTS, nsec3="-", iterations=150),
+    Zone("6.50.in-addr.arpa.", HOSTS, name_server=SLOW),
+    Zone("7.50.in-addr.arpa.", f"1 IN TXT {txt(OE)}\n*.n IN CNAME 1\n*.k IN KEY 16896 4 1 AQOF8tZ2mSxS\n"
+                               "d IN DNAME 4.192.in-addr.arpa.\nu IN CNAME 1.40.in-addr.arpa.\n"),
     # 40/8: unsigned, and below
     Zone("40.in-addr.arpa.", HOSTS + "5 IN CNAME 5.0/26\n", signed=False),
     Zone("1.40.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.ABSENT),
@@ -66,6 +81,10 @@ ZONES = (
     Zone("7.30.in-addr.arpa.", HOSTS, edit=replaced("AQOF8tZ2m\"", "AQOF8tZ2n\"")),
     Zone("8.30.in-addr.arpa.", HOSTS, edit=without(r"RRSIG|\sNSEC\s|DNSKEY")),
     Zone("9.30.in-addr.arpa.", HOSTS, edit=without(r"\sNSEC\s|RRSIG\s+NSEC ")),
+    Zone("10.30.in-addr.arpa.", HOSTS, edit=without(r"^3\.10\.30\S+\s.*(\sNSEC\s|RRSIG\s+NSEC )")),
+    Zone("11.30.in-addr.arpa.", HOSTS, name_server=LAME),
+    Zone("12.30.in-addr.arpa.", HOSTS, name_server=LAME, signed=False),
+    Zone("13.30.in-addr.arpa.", HOSTS, edit=without(r"RRSIG\s+NSEC ")),
     Zone("30.in-addr.arpa."),
     # IPv6
     Zone("8.b.d.0.1.0.0.2.ip6.arpa.", f"1{'.0' * 23} IN TXT {txt(OE)}"),
@@ -75,7 +94,9 @@ ZONES = (
 def questions() -> list[str]:
     """Names to look up: in every zone some that are there and some that are not, and all aliases."""
     labels = ("1", "2", "3", "9", "4.9", "77", "5.77", "x.wild", "y.x.wild", "alias", "loop", "")
-    names = [f"{label}.{zone.name}".strip(".") + "." for zone in ZONES for label in labels]
+    names = [f"{label}.{zone.name}".strip(".") + "." for zone in ZONES
+             for label in (labels if not zone.name_server else ("1", "77"))]
+    names += [f"{label}.7.50.in-addr.arpa." for label in ("n", "x.n", "x.k", "1.d", "77.d", "u")]
     aliases = [f"{host}.0.20.in-addr.arpa." for host in ("5", "6", "7", "8", "9", "1.x", "77.x", "x")]
     ipv6 = [f"{host}{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa." for host in "12"]
     return [*names, *aliases, *ipv6, "66.0.2.192.in-addr.arpa.", "5.40.in-addr.arpa.", "host.test.", "none.test."]
