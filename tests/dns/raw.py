@@ -59,8 +59,10 @@ class Player:
 
     def __init__(self, tape: dict[Question, bytes]) -> None:
         self.tape = tape
+        self.asked = 0
 
     def fetch(self, name: Name, rdtype: int) -> "Deferred[Message]":
+        self.asked += 1
         try:
             return succeed(parse_message(self.tape[name, rdtype]))
         except KeyError:

@@ -188,7 +188,8 @@ def test_other_validators_come_to_the_same_verdict_name_by_name(servers, ours, w
 
 @pytest.mark.conformance("C-4.5-02")
 @pytest.mark.parametrize("where, name", [
-    ("we behind unbound", "oracle"), ("we behind BIND", "bind"), ("we behind Knot", "knot"), ("we at nsd", "authority")])
+    ("we behind unbound", "oracle"), ("we behind BIND", "bind"), ("we behind Knot", "knot"),
+    ("we at nsd", "authority")])
 def test_behind_every_resolver_and_at_the_authority_we_come_to_the_same_verdict(servers, ours, where, name):
     rdtype, verdicts = ours
     config = DnsConfig((getattr(servers, name),), read_anchors([servers.anchor]))
