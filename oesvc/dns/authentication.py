@@ -44,16 +44,13 @@ class Authentication:
             _load_authorities(SSL.Context(SSL.TLS_METHOD), self.authorities)
 
 
-@dataclass
-class Handshake:
-    """What the check of the certificate chain objects to, as long as the handshake lasts."""
-
-    objection: str = ""
-
-
 @implementer(IOpenSSLClientConnectionCreator)
 class Handshakes:
-    """Makes OpenSSL's side of connections to one server, and judges them."""
+    """Makes OpenSSL's side of connections to one server, and judges them.
+
+    What the check of the certificates objects to is put into `objection` of the protocol that speaks over TLS: Twisted
+    may report the failed handshake as nothing but a lost connection.
+    """
 
     def __init__(self, authentication: Authentication) -> None:
         self._authentication = authentication
@@ -70,7 +67,8 @@ class Handshakes:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: N802 - Twisted's name
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(Handshake())
+        # As Twisted's own creators do, and newer versions of it by themselves.
+        connection.set_app_data(tlsProtocol)
         if self._authentication.name:
             connection.set_tlsext_host_name(self._authentication.name.encode("ascii"))
         return connection
@@ -100,18 +98,12 @@ class Handshakes:
         return ""
 
 
-def objection_in(connection: SSL.Connection | None) -> str:
-    """What a handshake that failed did not like about the certificate."""
-    handshake = connection.get_app_data() if connection is not None else None
-    return handshake.objection if isinstance(handshake, Handshake) else ""
-
-
 def _verified(connection: SSL.Connection, certificate: Any, code: int, depth: int, fine: int) -> bool:
     """OpenSSL: one certificate of the chain was looked at."""
     if not fine:
-        handshake = connection.get_app_data()
+        speaker = connection.get_app_data().wrappedProtocol
         objection = OBJECTIONS.get(code, f"its certificate does not hold (OpenSSL's verify error {code})")
-        handshake.objection = handshake.objection or objection
+        speaker.objection = speaker.objection or objection
     return bool(fine)
 
 

@@ -17,7 +17,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from oesvc.dns.authentication import Authentication, Handshakes, objection_in
+from oesvc.dns.authentication import Authentication, Handshakes
 from oesvc.dns.failures import ServerFailure, Silence
 from oesvc.dns.question import Question
 from oesvc.dns.sockets import Endpoint, PrepareSocket, connect_tcp
@@ -112,6 +112,8 @@ class _Session(Int16StringReceiver):
                  ended: Callable[["_Session", list[_Pending], str], None]) -> None:
         self._reactor, self._handshakes, self._idle, self._ended = reactor, handshakes, idle, ended
         self.authenticated = False
+        self.objection = ""
+        "Of the check of its certificates."
         self.takes_questions = True
         self._unsent: list[_Pending] = []
         self._sent: dict[int, _Pending] = {}
@@ -199,9 +201,8 @@ class _Session(Int16StringReceiver):
         if self.authenticated:
             self._end("closed the connection without an answer")
             return
-        objection = objection_in(self.transport.getHandle())
-        if objection:
-            self._end(_unproven(objection))
+        if self.objection:
+            self._end(_unproven(self.objection))
         elif isinstance(reason, Failure) and isinstance(reason.value, SSL.Error):
             self._end(f"speaks no TLS that we understand ({_openssl_text(reason.value)})")
         else:
