@@ -19,6 +19,7 @@ class IkePort(DatagramProtocol):
     """One address and port that IKE is served on."""
 
     log = Logger()
+    noisy = False
     transport: Any
     "IUDPTransport, set by Twisted."
 

@@ -196,6 +196,8 @@ class NetlinkSocket:
 
     def doRead(self) -> None:
         for _ in range(READS_AT_ONCE):
+            if self._socket.fileno() < 0:
+                return  # Closed by somebody who heard of the last message.
             try:
                 data, (port, _) = self._socket.recvfrom(1 << 16)
             except BlockingIOError:

@@ -1,17 +1,20 @@
 """Netlink's framing, and the packet queue's messages: nothing that comes in may raise."""
 
+import socket
 import struct
 from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogEvent, globalLogPublisher
 
 from oesvc.ipsec.flow import Flow
 from oesvc.kernel import netlink, queue
 from oesvc.kernel.hold import Datagram
-from oesvc.kernel.netlink import HEADER, Message, Request
+from oesvc.kernel.netlink import HEADER, Message, NetlinkSocket, Request
 
 FLOW = Flow(ip_address("192.1.0.65"), ip_address("192.2.0.66"))
+RTM_GETLINK, NLM_F_DUMP = 18, 0x300
 IPV4 = bytes([0x45, *[0] * 11]) + FLOW.source.packed + FLOW.destination.packed
 
 
@@ -63,3 +66,29 @@ def test_a_datagram_in_the_queue_is_known_by_its_source_and_destination() -> Non
 def test_what_is_no_ip_datagram_has_no_flow() -> None:
     assert queue.read_datagram(packet(0, b"\x45short")) == (77, None)
     assert queue.read_datagram(packet(0, b"")) == (77, None)
+
+
+class IdleReactor:
+    """Takes a reader and lets it wait."""
+
+    def addReader(self, reader: object) -> None:
+        pass
+
+    removeReader = addReader
+
+
+def test_a_socket_closed_by_what_it_received_reads_no_more() -> None:
+    """As when a daemon that cannot start takes everything down."""
+    asked = NetlinkSocket(IdleReactor(), socket.NETLINK_ROUTE)
+    seen: list[LogEvent] = []
+    globalLogPublisher.addObserver(seen.append)
+    try:
+        replies = asked.request(Request(RTM_GETLINK, bytes(16), "list the interfaces", flags=NLM_F_DUMP))
+        replies.addCallback(lambda _: asked.close())
+        for _ in range(100):
+            if replies.called:
+                break
+            asked.doRead()
+    finally:
+        globalLogPublisher.removeObserver(seen.append)
+    assert replies.called and seen == []
