@@ -46,6 +46,8 @@ class Inquiry:
         try:
             host: Address | str = ip_address(subject)
         except ValueError:
+            if not subject.isascii():
+                raise ValueError(f"{subject!r}: a name is written in ASCII, as in xn--bcher-kva.example") from None
             name = parse_name(subject.removeprefix("@"))
             host = _address(name) or name_text(name).rstrip(".")
         if isinstance(host, str):

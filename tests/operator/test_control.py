@@ -7,7 +7,11 @@ import sys
 import threading
 
 import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
@@ -23,11 +27,16 @@ def world():
 
 def talk(world, line):
     """One line to the daemon's control protocol, its reply decoded."""
-    protocol = ControlFactory(world.daemon, world.clock.seconds).buildProtocol(None)
-    transport = StringTransport()
-    protocol.makeConnection(transport)
-    protocol.dataReceived(line + b"\n")
+    transport = connected(world, SlowInspector())
+    transport.protocol.dataReceived(line + b"\n")
     return json.loads(transport.value())
+
+
+def connected(world, inspector):
+    transport = StringTransport()
+    transport.protocol = ControlFactory(world.daemon, inspector, world.clock.seconds).buildProtocol(None)
+    transport.protocol.makeConnection(transport)
+    return transport
 
 
 def ask(world, **question):
@@ -35,11 +44,72 @@ def ask(world, **question):
 
 
 @pytest.mark.parametrize("line, complaint", [
-    (b"hello", "not JSON"), (b"[]", "one of status, flows, why, timeline"), (b'{"command": "rm"}', "one of status"),
+    (b"hello", "not JSON"), (b"[]", "one of status, flows, why, timeline, dns"),
+    (b'{"command": "rm"}', "one of status"),
     (b'{"command": "why"}', "no flow: 'None'"), (b'{"command": "why", "source": "::1", "destination": "1.2.3.4"}',
                                                  "different address families"), (b"\xff", "not JSON")])
 def test_bad_question_gets_one_clear_error(world, line, complaint):
     assert complaint in talk(world, line)["error"]
+
+
+@pytest.mark.parametrize("question, complaint", [
+    ({"subject": "192.2.0..66"}, "a label has 1 to 63 octets"), ({"subject": "gw.ex\u00e4mple"}, "in ASCII"),
+    ({"subject": "192.2.0.66", "types": ["MX"]}, "'MX' is none of TXT"),
+    ({"subject": "192.2.0.66", "types": "A"}, "'A' is none of TXT")])
+def test_bad_subject_gets_one_clear_error(world, question, complaint):
+    assert complaint in talk(world, json.dumps({"command": "dns", **question}).encode())["error"]
+
+
+class SlowInspector:
+    """Answers when it is told to."""
+
+    def __init__(self):
+        self.waiting = []
+
+    async def inspect(self, inquiry):
+        self.waiting.append(Deferred())
+        return await self.waiting[-1]
+
+
+def test_answers_that_take_time_come_in_the_order_of_the_questions(world):
+    inspector = SlowInspector()
+    transport = connected(world, inspector)
+    transport.protocol.dataReceived(b'{"command": "dns", "subject": "192.2.0.66"}\n{"command": "status"}\n')
+    assert transport.value() == b""
+    inspector.waiting[0].callback({"found": True})
+    first, second = map(json.loads, transport.value().splitlines())
+    assert first == {"answer": {"found": True}} and "flows" in second["answer"]
+
+
+def test_error_of_ours_is_told_and_the_next_question_answered(world, captured_failures):
+    inspector = SlowInspector()
+    transport = connected(world, inspector)
+    transport.protocol.dataReceived(b'{"command": "dns", "subject": "192.2.0.66"}\n{"command": "status"}\n')
+    inspector.waiting[0].errback(ZeroDivisionError("oops"))
+    first, second = map(json.loads, transport.value().splitlines())
+    assert first == {"error": "an error in oegw itself: oops"} and "answer" in second
+    assert [str(failure.value) for failure in captured_failures] == ["oops"]
+
+
+def test_client_that_goes_away_before_its_answer_harms_nobody(world):
+    inspector = SlowInspector()
+    transport = connected(world, inspector)
+    transport.protocol.dataReceived(b'{"command": "dns", "subject": "192.2.0.66"}\n')
+    transport.protocol.connectionLost(Failure(ConnectionDone()))
+    inspector.waiting[0].callback({})
+
+
+@pytest.fixture
+def captured_failures():
+    failures = []
+
+    def observe(event):
+        if "log_failure" in event:
+            failures.append(event["log_failure"])
+
+    globalLogPublisher.addObserver(observe)
+    yield failures
+    globalLogPublisher.removeObserver(observe)
 
 
 def test_status_counts_flows_by_state(world):
@@ -123,7 +193,7 @@ def test_no_daemon_is_one_clear_error(tmp_path, capsys):
 def test_command_line_is_explained():
     shown = subprocess.run([sys.executable, "-m", "oesvc.operator.main", "--help"], capture_output=True, text=True,
                            check=True, timeout=60).stdout
-    for command in ("status", "flows", "why", "timeline", "keys", "records"):
+    for command in ("status", "flows", "why", "timeline", "dns", "keys", "records"):
         assert command in shown
 
 
@@ -140,3 +210,9 @@ def test_keys_and_records_on_an_empty_machine(tmp_path, capsys):
     assert main.main(["records", "--config", str(file), "192.1.0.65"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("X-IPsec-Server(10)=192.1.1.4") == 2 and shown.count(" KEY 16896 4 1 ") == 1
+    assert shown.count(" IPSECKEY 10 0 2 . ") == shown.count(" IPSECKEY 10 1 2 192.1.1.4 ") == 1
+    assert main.main(["records", "--config", str(file), "--gateway", "@GW.example.com", "--type", "KEY"]) == 0
+    assert capsys.readouterr().out.startswith("gw.example.com. IN KEY 16896 4 1 ")
+    with pytest.raises(SystemExit):
+        main.main(["records", "--config", str(file), "--gateway", "@gw"])
+    assert "no @FQDN" in capsys.readouterr().err
