@@ -74,7 +74,8 @@ class IdleReactor:
     def addReader(self, reader: object) -> None:
         pass
 
-    removeReader = addReader
+    def removeReader(self, reader: object) -> None:
+        pass
 
 
 def test_a_socket_closed_by_what_it_received_reads_no_more() -> None:
