@@ -41,8 +41,9 @@ class PlainChannel:
     def exchange(self, question: Question, patience: float) -> Any:
         """The octets of the answer; fails with ServerFailure."""
         try:
-            data = yield self._ask(self._fitted(question), patience)
-            if self._knows_edns and basic_rcode(data) in (Rcode.FORMERR, Rcode.NOTIMP):
+            fitted = self._fitted(question)
+            data = yield self._ask(fitted, patience)
+            if fitted.payload is not None and basic_rcode(data) in (Rcode.FORMERR, Rcode.NOTIMP):
                 data = yield self._ask_without_edns(question, data, patience)
         except OSError as error:
             raise ServerFailure(f"cannot be reached ({error})") from None

@@ -8,14 +8,17 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.protocol import DatagramProtocol, Factory
+from twisted.internet.task import deferLater
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.protocols.basic import Int16StringReceiver
 
 from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.failures import Indeterminate
 from oesvc.dns.fetch import Fetcher
-from oesvc.dns.name import parse_name
-from oesvc.dns.question import VALIDATING
+from oesvc.dns.name import ROOT, parse_name
+from oesvc.dns.question import TRUSTING, VALIDATING
 from oesvc.dns.records import RecordType
+from oesvc.dns.servers import FIRST_PENALTY
 from oesvc.dns.sockets import leave_as_is
 from oesvc.dns.wire import Rcode
 from tests.dns.conftest import await_result
@@ -70,7 +73,7 @@ def world():
             factory.behaviour = behaviour
             opened.append(reactor.listenTCP(endpoint[1], factory, interface=endpoint[0]).stopListening)
 
-        def fetcher(self, *endpoints, prepare=leave_as_is, **options):
+        def fetcher(self, *endpoints, prepare=leave_as_is, reactor=reactor, **options):
             fetcher = Fetcher(reactor, endpoints, self.tries, prepare, lambda *event: self.told.append(event),
                               **options)
             opened.append(fetcher.close)
@@ -254,3 +257,162 @@ def test_closing_ends_what_is_under_way(world):
     with pytest.raises(Indeterminate, match="closed"):
         await_result(waiting)
     assert [call for call in reactor.getDelayedCalls() if call.getTime() > reactor.seconds() + 500] == []
+
+
+class MovedReactor:
+    """The reactor, with a clock that can be moved on."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def seconds(self):
+        return reactor.seconds() + self.ahead
+
+    def __getattr__(self, name):
+        return getattr(reactor, name)
+
+
+@pytest.fixture
+def said():
+    """What the log is told, as text."""
+    lines = []
+
+    def note(event):
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield lines
+    globalLogPublisher.removeObserver(note)
+
+
+def signed(query, key=b"key"):
+    """An answer with a signature: one TXT record, whatever is asked for, and its RRSIG."""
+    end = query.index(b"\0", 12) + 5
+    rdatas = [(query[end - 4:end - 2], key), (b"\0\x2e", query[end - 4:end - 2] + bytes(20))]
+    records = b"".join(b"\xc0\x0c" + rdtype + struct.pack("!HIH", 1, 300, len(rdata)) + rdata
+                       for rdtype, rdata in rdatas)
+    return query[:2] + struct.pack("!5H", 0x8180, 1, 2, 0, 0) + query[12:end] + records
+
+
+def type_of(query):
+    end = query.index(b"\0", 12) + 1
+    return int.from_bytes(query[end:end + 2], "big")
+
+
+def test_a_server_that_does_not_keep_the_case_is_asked_without_and_reported_once(world, said):
+    world.tries = (0.2, 20.0)
+
+    def lower(query):
+        return [reply(query, question=query[12:-11].lower())]
+
+    server, endpoint = world.server(lower)
+    fetcher = world.fetcher(endpoint)
+    name = (b"abcdefghijklmnopqrstuvwxyz" * 2, *NAME)
+    for host in (b"one", b"two"):
+        assert await_result(fetcher.fetch((host, *name), RecordType.TXT)).rcode == Rcode.NOERROR
+    cases = [query[12:-11] != query[12:-11].lower() for query, _ in server.diary]
+    assert cases == [True, False, False]
+    assert len([line for line in said if "does not keep the case" in line]) == 1
+
+
+def test_a_forger_who_misses_the_case_does_not_stop_a_server_that_keeps_it(world, said):
+    server, endpoint = world.server(
+        lambda query: [reply(query, b"forged", question=query[12:-11].swapcase()), reply(query)])
+    fetcher = world.fetcher(endpoint)
+    for _ in range(2):
+        assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == GOOD
+    assert all(query[12:-11] != query[12:-11].lower() for query, _ in server.diary)
+    assert not any("case" in line for line in said)
+
+
+@pytest.mark.parametrize("rcode", [Rcode.FORMERR, Rcode.NOTIMP])
+def test_a_server_without_edns_serves_where_dnssec_is_not_needed(world, said, rcode):
+    def refuse_edns(query):
+        if int.from_bytes(query[10:12], "big"):
+            return [query[:2] + struct.pack("!5H", 0x8180 | rcode, 1, 0, 0, 0) + query[12:-11]]
+        return [reply(query, question=query[12:])]
+
+    server, endpoint = world.server(refuse_edns)
+    fetcher = world.fetcher(endpoint)
+    for _ in range(2):
+        assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT, TRUSTING))) == GOOD
+    assert len(server.diary) == 3
+    assert len([line for line in said if f"does not know EDNS (it answers {rcode.name})" in line]) == 1
+    with pytest.raises(Indeterminate, match=f"does not know EDNS .it answers {rcode.name}. and so hands on no DNSSEC"):
+        await_result(fetcher.fetch(NAME, RecordType.TXT, VALIDATING))
+
+
+def test_large_answers_that_get_lost_are_fetched_over_tcp(world, said):
+    def lose_large(query):
+        payload = int.from_bytes(query[-8:-6], "big")
+        return [reply(query, flags=0x8380)] if payload == 512 else []
+
+    world.tries = (0.2, 20.0)
+    server, endpoint = world.server(lose_large)
+    world.stream(lambda query: [reply(query, b"large")], endpoint)
+    fetcher = world.fetcher(endpoint)
+    for _ in range(4):
+        assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == b"large"
+    assert len(server.diary) == 2 + 2 + 2 + 1
+    assert len([line for line in said if "fetched over TCP" in line]) == 1
+
+
+def test_a_silent_server_costs_once_and_comes_back_when_it_answers_again(world, said):
+    def ask(times):
+        for _ in range(times):
+            assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == GOOD
+        return len(first.diary), len(second.diary)
+
+    world.tries, clock = (0.2, 0.2), MovedReactor()
+    first, preferred = world.server(lambda query: [])
+    second, other = world.server(lambda query: [reply(query)])
+    fetcher = world.fetcher(preferred, other, reactor=clock)
+    assert ask(4) == (1, 4)
+    clock.ahead += FIRST_PENALTY
+    assert ask(1) == (2, 5), "tried again, but nobody waits for it"
+    await_result(deferLater(reactor, 0.3))
+    clock.ahead += FIRST_PENALTY
+    assert ask(1) == (2, 6), "later than the first time"
+    clock.ahead += FIRST_PENALTY
+    first.behaviour = lambda query: [reply(query)]
+    assert ask(1) == (3, 7)
+    await_result(deferLater(reactor, 0.1))
+    assert ask(2) == (5, 7), "preferred again"
+    assert [line.partition("resolver 127.0.0.1")[2].partition(" ")[2] for line in said if "resolver" in line] == [
+        "did not answer: others are asked first", "answers again"]
+
+
+def test_an_upstream_that_ignores_do_is_found_out_and_not_believed(world, said):
+    ignorant, first = world.server(lambda query: [reply(query)])
+    _, second = world.server(lambda query: [signed(query)])
+    alone = world.fetcher(first, proof=ROOT)
+    for _ in range(2):
+        with pytest.raises(Indeterminate, match=r"127.0.0.1@\d+ hands on no DNSSEC signatures .it ignores DO.: let it"):
+            await_result(alone.fetch(NAME, RecordType.TXT))
+    assert [type_of(query) for query, _ in ignorant.diary] == [RecordType.TXT, RecordType.DNSKEY], "then it is known"
+    assert len([line for line in said if "ignores DO" in line]) == 1
+    both = world.fetcher(first, second, proof=ROOT)
+    assert await_result(both.fetch(NAME, RecordType.TXT)).find(NAME, RecordType.TXT).signatures
+
+
+def test_unsigned_answers_of_a_server_that_signs_are_handed_on(world):
+    server, endpoint = world.server(
+        lambda query: [signed(query) if type_of(query) == RecordType.DNSKEY else reply(query)])
+    fetcher = world.fetcher(endpoint, proof=ROOT)
+    for _ in range(3):
+        assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == GOOD
+    assert len(server.diary) == 4, "the proof was asked for once"
+
+
+def test_a_survey_asks_every_server_and_says_what_is_wrong_with_which(world):
+    world.tries = (0.3, 0.3)
+    _, good = world.server(lambda query: [signed(query)])
+    _, ignorant = world.server(lambda query: [reply(query)])
+    _, refusing = world.server(lambda query: [reply(query, flags=0x8185)])
+    _, silent = world.server(lambda query: [])
+    fetcher = world.fetcher(silent, refusing, ignorant, good, proof=ROOT)
+    problems = await_result(fetcher.survey())
+    assert [problem.split(" ", 1)[1].partition(" (")[0] for problem in problems] == [
+        "did not answer", "answers REFUSED for DNSKEY of .", "hands on no DNSSEC signatures"]
+    assert await_result(fetcher.fetch(NAME, RecordType.TXT))
+    assert world.told[-1] == (NAME, RecordType.TXT, f"query to 127.0.0.1@{good[1]}"), "the others are asked last"
