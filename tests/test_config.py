@@ -1,10 +1,12 @@
 """The configuration: what it says when it is right, and what it says when it is wrong."""
 
+import hashlib
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from oesvc import config
+from oesvc.config_values import NameServer
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 
@@ -75,6 +77,22 @@ def test_what_is_written_is_read(write):
     ("[gatway]", r"oegw.conf:1: there is no section \[gatway\]; there are dns, gateway"),
     ("[gateway]\n\naddress = 192.1.1.400", r"oegw.conf:3: address: '192.1.1.400' is no IP address"),
     ("[gateway]\nclients = 192.1.0.1/24", r"oegw.conf:2: clients: '192.1.0.1/24' is no network prefix: .*host bits"),
+    ("[dns]\nservers = 192.0.2.53:53", r"oegw.conf:2: servers: '192.0.2.53:53' is no IP address"),
+    ("[dns]\nservers = 192.0.2.53@dns", r"oegw.conf:2: servers: '192.0.2.53@dns': 'dns' is no port, .* 1 to 65535"),
+    ("[dns]\nservers = 192.0.2.53@853#", r"oegw.conf:2: servers: .*: '' is no domain name such as dns.example.net"),
+    ("[dns]\nservers = @53", r"oegw.conf:2: servers: '@53' is not of the form ADDRESS\[@PORT\]\[#NAME\]"),
+    ("[dns]\nservers = 192.0.2.53#dns.example.net",
+     r"oegw.conf:2: servers: 192.0.2.53#dns.example.net: only TLS can prove a name; write tls = yes"),
+    ("[dns]\ntls = yes\nservers = 192.0.2.53", r"oegw.conf:3: servers: 192.0.2.53: with tls = yes .*192.0.2.53#NAME"),
+    ("[dns]\ntls = yes", r"oegw.conf:2: tls: name the servers and the names that they prove, as in servers = "),
+    ("[dns]\ntls = on", r"oegw.conf:2: tls: 'on' is none of yes, no"),
+    ("[dns]\ntls-ca = /ca.pem", r"oegw.conf:2: tls-ca: counts only with tls = yes"),
+    ("[dns]\ntls-pin = abcd", r"oegw.conf:2: tls-pin: 'abcd' is no SHA-256 digest in base64 \(44 characters\)"),
+    ("[dns]\nmode = trust-ad\nservers = 192.0.2.53", r"oegw.conf:2: mode: trust-ad believes whoever can answer for"),
+    ("[dns]\ntrust-anchors =", r"oegw.conf:2: trust-anchors: validation begins with a file of anchors"),
+    ("[dns]\nnegative-anchors = a..b", r"oegw.conf:2: negative-anchors: 'a..b' is no domain name: .*1 to 63 octets"),
+    ("[dns]\nclock-skew = -1", r"oegw.conf:2: clock-skew: -1 is not between 0 and 86400 seconds"),
+    ("[dns]\nlook-ups = 0", r"oegw.conf:2: look-ups: '0' is no number of 1 or more"),
     ("[dns]\ntrust-anchors = root.key", r"oegw.conf:2: trust-anchors: 'root.key' is no absolute path"),
     ("address = 1.2.3.4", r"oegw.conf:1: a line stands before the first \[section\]"),
     ("[ike]\nprofile", r"oegw.conf:2: .* is not of the form `option = value`"),
@@ -83,6 +101,30 @@ def test_what_is_written_is_read(write):
 def test_wrong_configuration_says_where_what_and_what_would_be_right(write, text, complaint):
     with pytest.raises(config.ConfigError, match=complaint):
         config.load(write(text))
+
+
+def test_everything_about_the_resolvers_is_read(write):
+    pin = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    read = config.load(write(f"""
+        [dns]
+        servers = 192.0.2.53 2001:db8::53@8853#DNS.Example.Net.
+        tls = yes
+        tls-pin = {pin}
+        tls-ca = /etc/ca.pem
+        mode = trust-ad
+        trusted-path = yes
+        trust-anchors = /root.key /local.key
+        negative-anchors = broken.example. 10.in-addr.arpa
+        clock-skew = 60
+        look-ups-per-client = 20
+        """))
+    assert read.dns_servers == (NameServer(ip_address("192.0.2.53")),
+                                NameServer(ip_address("2001:db8::53"), 8853, "dns.example.net"))
+    assert (read.dns_tls, read.dns_mode, read.trusted_path) == (True, config.DnsMode.TRUST_AD, True)
+    assert read.tls_pins == (hashlib.sha256().digest(),) and str(read.tls_ca) == "/etc/ca.pem"
+    assert list(map(str, read.trust_anchors)) == ["/root.key", "/local.key"]
+    assert read.negative_anchors == ((b"broken", b"example"), (b"10", b"in-addr", b"arpa"))
+    assert (read.clock_skew, read.lookups, read.lookups_per_client) == (60, 1000, 20)
 
 
 @pytest.mark.conformance("C-1.2-03")

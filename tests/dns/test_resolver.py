@@ -2,6 +2,7 @@
 
 import socket
 import time
+from ipaddress import ip_address
 
 import pytest
 from twisted.internet import reactor
@@ -9,6 +10,7 @@ from twisted.internet.defer import gatherResults
 
 from oesvc.dns.anchors import TrustAnchor, read_anchors
 from oesvc.dns.answer import AnswerKind, SecurityStatus
+from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.name import parse_name
 from oesvc.dns.records import RecordType, parse_key, parse_txt
 from oesvc.dns.resolver import APEXES, DnsConfig, Mode, ValidatingResolver
@@ -224,3 +226,21 @@ def test_configurations_that_do_not_go_together_are_refused(values, complaint):
 def test_trust_ad_off_this_host_needs_the_operators_word():
     assert DnsConfig((("192.0.2.53", 53),), mode=Mode.TRUST_AD, trusted_path=True)
     assert DnsConfig((("127.0.0.1", 53), ("::1", 53)), mode=Mode.TRUST_AD)
+
+
+def test_look_ups_for_one_client_are_limited_and_others_are_not(make, silent):
+    resolver = make(silent, tries=(600.0,), patience=0.3, crowd=CrowdLimits(per_client=10)).resolver
+    alice, bob = ip_address("192.1.0.65"), ip_address("192.1.1.65")
+    waiting = [resolver.look_up(parse_name(f"{host}.2.192.in-addr.arpa"), TXT, alice) for host in range(12)]
+    for refused in waiting[10:]:
+        answer = await_result(refused)
+        assert (answer.status, answer.kind) == (INDETERMINATE, AnswerKind.NONE)
+        assert answer.reason == "10 look-ups for 192.1.0.0/24 are under way, no more are begun"
+    assert not resolver.look_up(parse_name("77.2.192.in-addr.arpa"), TXT, bob).called
+    await_result(gatherResults(waiting))
+    assert not resolver.look_up(parse_name("13.2.192.in-addr.arpa"), TXT, alice).called, "there is room again"
+
+
+def test_a_survey_tells_which_server_cannot_be_used(make, servers, silent):
+    resolver = make(servers=(servers.plain, silent), tries=(0.3,)).resolver
+    assert await_result(resolver.survey()) == [f"127.0.0.1@{silent[1]} did not answer"]
