@@ -1,0 +1,42 @@
+"""The manual pages: what they name is there, and what is there they name."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from oesvc.config import OPTIONS, POLICY_FILES
+from oesvc.operator import main
+
+MAN = Path(__file__).parent.parent / "docs/man"
+
+
+@pytest.mark.parametrize("page", sorted(MAN.iterdir()), ids=lambda page: page.name)
+def test_page_is_well_formed(page):
+    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+def test_every_option_is_described_with_its_default():
+    text = (MAN / "oegw.conf.5").read_text()
+    described = {name for line in re.findall(r"^\.It Cm (.*)$", text, re.MULTILINE) for name in line.split(" , ")}
+    assert described == {option for _, option in OPTIONS}
+    for (_, option), (_, default) in OPTIONS.items():
+        entry = text.partition(f".It Cm {option}\n")[2].partition("\n.It ")[0]
+        assert not entry or default in entry
+
+
+def test_every_section_of_the_configuration_is_there():
+    sections = re.findall(r"^\.Ss \[(.*)\]$", (MAN / "oegw.conf.5").read_text(), re.MULTILINE)
+    assert set(sections) == {section for section, _ in OPTIONS}
+
+
+def test_every_policy_file_is_described():
+    assert set(re.findall(r"^\.It Pa (\S+)$", (MAN / "oegw-policies.5").read_text(), re.MULTILINE)) == set(POLICY_FILES)
+
+
+def test_every_command_is_described():
+    (commands,) = (action.choices for action in main._parser()._actions if action.choices)
+    described = re.findall(r"^\.Cm (.*)$", (MAN / "oegw.1").read_text(), re.MULTILINE)
+    assert {word for line in described for word in line.replace("|", " ").split()} - {"gen"} == set(commands)
