@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-lab check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-dns check-lab check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -20,7 +20,7 @@ demo:  ## watch Alice's datagrams to Bob being encrypted by gateways that never 
 	@tools/in-lab-kernel --time-limit 900 $(PYTHON) -m tests.lab.demo
 
 check: setup  ## everything; ends with one summary of it all
-	@tools/check lint unit newest deb lab
+	@tools/check lint unit newest dns deb lab
 
 check-unit:  ## the quick part: unit tests on Debian's own packages
 	$(PYTHON) $(PYTEST) -m "not lab" --junitxml=$(RESULTS)/unit.xml
@@ -28,6 +28,13 @@ check-unit:  ## the quick part: unit tests on Debian's own packages
 check-newest:  ## unit tests on the newest Twisted, cryptography and pyroute2 of PyPI
 	@tools/setup-lab newest
 	.cache/venv-newest/bin/python $(PYTEST) -m "not lab" --junitxml=$(RESULTS)/newest.xml
+
+check-dns:  ## the long tests of DNSSEC: 20,000 corrupted chains, eight hours of roll-overs
+	OEGW_CHAINS=20000 $(PYTHON) $(PYTEST) tests/dns/test_corruption.py tests/dns/test_eight_hours.py \
+	  --junitxml=$(RESULTS)/dns.xml
+
+bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same names
+	@$(PYTHON) bench/dns
 
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
 	@tools/setup-lab debian kernel

@@ -219,11 +219,11 @@ def _sign(directory: Path, zone: Zone, text: str) -> tuple[Path, str]:
     keys = "".join((directory / f"{key}.key").read_text() for key in (*ksks, *zsks))
     plain.write_text(text + keys)
     if zone.iterations > 150:
-        _run(directory, "ldns-signzone", "-n", "-t", str(zone.iterations), "-s", zone.nsec3 or "-", "-o", zone.name,
+        run(directory, "ldns-signzone", "-n", "-t", str(zone.iterations), "-s", zone.nsec3 or "-", "-o", zone.name,
              "-f", signed.name, plain.name, *ksks, *zsks)
     else:
         denial = [] if zone.nsec3 is None else ["-3", zone.nsec3, "-H", str(zone.iterations)]
-        _run(directory, "dnssec-signzone", "-q", "-P", "-x", "-O", "full", "-K", ".", "-o", zone.name,
+        run(directory, "dnssec-signzone", "-q", "-P", "-x", "-O", "full", "-K", ".", "-o", zone.name,
              "-s", zone.inception, "-e", zone.expiration, *denial, *(["-A"] if zone.opt_out else []),
              "-f", signed.name, *(word for ksk in ksks for word in ("-k", ksk)), plain.name, *zsks)
     signed.write_text(zone.edit(signed.read_text()))
@@ -233,7 +233,7 @@ def _sign(directory: Path, zone: Zone, text: str) -> tuple[Path, str]:
 def _delegation_signers(directory: Path, zone: Zone, ksks: Sequence[str]) -> str:
     if zone.delegation_signer is DelegationSigner.FORGED:
         ksks = [_make_key(directory, zone, zone.algorithm, "-f", "KSK")]
-    lines = [_run(directory, "dnssec-dsfromkey", "-2", ksk).split() for ksk in ksks]
+    lines = [run(directory, "dnssec-dsfromkey", "-2", ksk).split() for ksk in ksks]
     for words in lines:  # owner IN DS tag algorithm digest-type digest
         if zone.delegation_signer is DelegationSigner.OF_UNKNOWN_DIGEST:
             words[5] = "99"
@@ -245,10 +245,10 @@ def _delegation_signers(directory: Path, zone: Zone, ksks: Sequence[str]) -> str
 def _make_key(directory: Path, zone: Zone, algorithm: str, *options: str) -> str:
     size = ["-b", str(zone.key_bits or 2048)] if algorithm.startswith(("RSA", "NSEC3RSA")) else []
     key = ("-K", ".", "-a", algorithm, *size, *options, zone.name)
-    return _run(directory, "dnssec-keygen", "-q", *key).strip()
+    return run(directory, "dnssec-keygen", "-q", *key).strip()
 
 
-def _run(directory: Path, *command: str) -> str:
+def run(directory: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr or done.stdout}")

@@ -58,7 +58,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     authority, bind = (AUTHORITY, port), ("127.0.0.1", port)
     odd = {SLOW: OddServer((SLOW_ADDRESS, port), lambda question: late(question, authority)),
            LAME: OddServer((LAME_ADDRESS, port), refused)}
-    plain, oracle, knot = (_unused(f"127.0.0.{host}") for host in (54, 53, 55))
+    plain, oracle, knot = (unused(f"127.0.0.{host}") for host in (54, 53, 55))
     hints = directory / "hints"
     hints.write_text(root_hints(addresses=[AUTHORITY]))
     stubs = [(zone.name, odd[zone.name_server].endpoint if zone.name_server else authority) for zone in ZONES]
@@ -69,12 +69,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         "named": (bind, named_conf(directory, tree, bind, hints)),
         "kresd": (knot, kresd_conf(tree, knot, plain)),
     }
-    running = [_start(directory, name, text) for name, (_, text) in served.items()]
+    running = [start(directory, name, text) for name, (_, text) in served.items()]
     for server in odd.values():
         server.start()
     try:
         for process, (endpoint, _) in zip(running, served.values(), strict=True):
-            _wait_until_answering(process, endpoint)
+            wait_until_answering(process, endpoint)
         yield Servers(directory, tree, anchor, authority, plain, oracle, bind, knot)
     finally:
         for process in running:
@@ -136,7 +136,7 @@ def await_result(deferred: "Deferred[Any]", patience: float = 30.0) -> Any:
     return results[0]
 
 
-def _unused(address: str) -> Endpoint:
+def unused(address: str) -> Endpoint:
     """A port that is free: other sessions run these tests on the same host."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.bind((address, 0))
@@ -146,7 +146,7 @@ def _unused(address: str) -> Endpoint:
 def _common_port(*addresses: str) -> int:
     """A port that is free at all of these addresses: BIND asks authorities at the port at which it listens."""
     for _ in range(100):
-        _, port = _unused(addresses[0])
+        _, port = unused(addresses[0])
         with ExitStack() as stack, suppress(OSError):
             for address in addresses:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -155,7 +155,7 @@ def _common_port(*addresses: str) -> int:
     raise AssertionError(f"no port is free at all of {addresses}")
 
 
-def _start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[bytes]":
+def start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[bytes]":
     path = directory / f"{name}.conf"
     path.write_text(configuration)
     log = (directory / f"{name}.log").open("wb")
@@ -164,7 +164,7 @@ def _start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[
     return subprocess.Popen([server, "-c", str(path), *in_foreground], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _wait_until_answering(process: "subprocess.Popen[bytes]", endpoint: Endpoint) -> None:
+def wait_until_answering(process: "subprocess.Popen[bytes]", endpoint: Endpoint) -> None:
     address, port = endpoint
     for _ in range(100):
         assert process.poll() is None, f"{process.args} ended"
