@@ -27,7 +27,8 @@ setup(
     data_files=[("share/doc/oegw/examples", ["etc/oegw.conf"]),
                 ("share/doc/oegw/examples/policies", [f"etc/policies/{name}" for name in POLICIES])],
     # ldns, the DNS library's own binding, is not on PyPI: Debian's python3-ldns.
-    install_requires=["twisted>=22.4", "cryptography>=38", "pyopenssl>=23", "pyroute2>=0.7.2"],
+    install_requires=["twisted>=22.4", "cryptography>=38", "pyopenssl>=23", "pyroute2>=0.7.2",
+                      "service-identity>=18"],
     entry_points={"console_scripts": ["oegw = oesvc.operator.main:run"]},
     zip_safe=False,
     classifiers=[

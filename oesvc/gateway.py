@@ -21,9 +21,6 @@ from oesvc import __version__
 from oesvc.config import Config, ConfigError
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
-from oesvc.dns.answer import Name
-from oesvc.dns.name import name_text
-from oesvc.dns.records import type_text
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.identity import FqdnIdentity
@@ -68,7 +65,7 @@ class GatewayService(Service):
             raise ConfigError(str(error)) from None
         self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns))
         self._dns = dns
-        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket, self._resolved)
+        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
         self._threads = ThreadPool(0, os.cpu_count() or 1, "arithmetic")
@@ -150,9 +147,6 @@ class GatewayService(Service):
         """The resolvers were asked while our policy was in force: what of that an administrator should know."""
         for warning in warnings(self._dns, self._addresses, self._config.clients, *result):
             self.log.warn("{warning}", warning=warning)
-
-    def _resolved(self, name: Name, rdtype: int, what: str) -> None:
-        self.log.debug("{type} {name}: {what}", type=type_text(rdtype), name=name_text(name), what=what)
 
 
 def _engine_config(config: Config) -> EngineConfig:

@@ -99,7 +99,7 @@ class ValidatingResolver:
                  prepare_socket: PrepareSocket = leave_as_is, observer: Observer = _ignore) -> None:
         """`clock` tells UNIX time; `prepare_socket` sees each socket before it speaks."""
         self._config, self._reactor, self._clock, self._observer = config, reactor, clock, observer
-        proof = config.anchors[0].zone if config.mode is Mode.VALIDATE else None
+        proof = min((anchor.zone for anchor in config.anchors), key=len) if config.mode is Mode.VALIDATE else None
         self._fetcher = Fetcher(reactor, config.servers, config.tries, prepare_socket, observer,
                                 tls=config.tls, proof=proof, crowd=config.crowd)
         self._judge = self._make_judge()

@@ -79,11 +79,13 @@ class TlsChannel:
             session.fail("was left: the resolver was closed")
 
     def _hand_over(self, pending: _Pending) -> None:
-        if self._current is None or not self._current.takes_questions:
-            session = self._current = _Session(self._reactor, self._handshakes, self._idle, self._ended)
-            self._sessions.add(session)
-            session.connect(self._server, self._prepare)
-        self._current.ask(pending)
+        if self._current is not None and self._current.takes_questions:
+            self._current.ask(pending)
+            return
+        session = self._current = _Session(self._reactor, self._handshakes, self._idle, self._ended)
+        self._sessions.add(session)
+        session.ask(pending)
+        session.connect(self._server, self._prepare)
 
     def _withdraw(self, pending: _Pending) -> str:
         return next((session.withdraw(pending) for session in self._sessions if session.holds(pending)),

@@ -295,6 +295,18 @@ def test_a_connection_on_which_nothing_comes_any_more_is_replaced(world):
     assert len(server.connections) == 2
 
 
+def test_a_socket_that_cannot_be_prepared_is_not_used(world, authority):
+    def refuse(sock):
+        raise RuntimeError("no CAP_NET_ADMIN")
+
+    server, endpoint = world.server(lambda query, _: [answer(query)])
+    channel = TlsChannel(reactor, endpoint, Authentication(SERVER, (), authority.file), refuse)
+    for _ in range(2):
+        with pytest.raises(ServerFailure, match=r"cannot be reached .its socket cannot be prepared: no CAP_NET"):
+            ask(channel)
+    assert server.connections == []
+
+
 def test_closing_ends_what_is_under_way(world):
     _, endpoint = world.server(lambda query, _: [])
     channel = world.channel(endpoint)
