@@ -3,6 +3,7 @@
 import random
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,6 +12,8 @@ from twisted.python.failure import Failure
 
 from oesvc.config import Config, ConfigError
 from oesvc.discovery import Discovery
+from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
+from oesvc.dns.anchors import AnchorError
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.name_service import dns_config
 from oesvc.oe.classes import ClassTable
@@ -23,6 +26,9 @@ def inspect(settings: Config, inquiry: Inquiry) -> dict[str, Any]:
         dns = dns_config(settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    with suppress(AnchorError):  # what the daemon keeps may be for its own eyes only
+        keeper = AnchorKeeper(settings.state_directory / FILE_NAME, dns.anchors)
+        dns = replace(dns, anchors=keeper.anchors)
     results: list[dict[str, Any] | Failure] = []
     with suppress(SystemExit):  # so `react` ends
         react(lambda reactor: inspect_with(reactor, dns, settings, inquiry).addBoth(results.append))
