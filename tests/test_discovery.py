@@ -150,6 +150,13 @@ def test_gateway_without_key_record_is_known_by_its_ipseckey(world, identity, na
     assert world.keys(identity).keys == (KEY,)
 
 
+@pytest.mark.conformance("C-5.2.2-01")
+def test_records_of_other_types_authorize_nobody(world):
+    for rdtype in (36, 37, 41):  # KX, CERT, OPT
+        world.publish(reverse_name(BOB), rdtype, delegation(SG_B, KEY))
+    assert type(world.delegations(BOB)) is ev.DelegationAbsent
+
+
 def test_txt_at_a_name_of_the_forward_map_is_no_key(world):
     world.publish((b"gw", b"example", b"com"), TXT, delegation("@gw.example.com", KEY))
     assert world.keys(FqdnIdentity("gw.example.com")).keys == ()

@@ -16,6 +16,9 @@ from oesvc.dns.presentation import types_text
 from oesvc.dns.records import Nsec, Nsec3, hash_label, parse_nsec, parse_nsec3
 from oesvc.dns.trace import Denied
 
+MAX_SHOWN = 16
+"Records that are described: an honest proof has three, and hashing for hundreds would hold up the daemon."
+
 
 class _Record(Protocol):
     """NSEC or NSEC3, as far as they say the same."""
@@ -89,7 +92,7 @@ class _Hashed:
 def describe(denied: Denied) -> list[tuple[str, str]]:
     """Each record's owner and what it shows."""
     records: list[_Record] = []
-    for owner, rdata in denied.records:
+    for owner, rdata in denied.records[:MAX_SHOWN]:
         if not denied.hashed:
             records.append(_Plain(owner, parse_nsec(rdata), denied.zone))
             continue

@@ -138,6 +138,8 @@ class ValidatingResolver:
 
         What is remembered of zones is used and told as such; not when all is to be `fresh`.
         """
+        if self._closed:
+            return succeed(Trace(self._nothing(name, rdtype, "the resolver is closed"), (), None))
         judge = self._judge.afresh() if fresh and isinstance(self._judge, Chain) else self._judge
         links: list[Link] = []
         validated = Validator(judge, self._clock, self._config.limits).validate(name, rdtype, links)

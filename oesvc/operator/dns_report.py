@@ -14,6 +14,7 @@ from oesvc.dns.presentation import rdata_text
 from oesvc.dns.records import RecordType
 from oesvc.dns.resolver import ValidatingResolver
 from oesvc.dns.trace import Trace
+from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
@@ -79,11 +80,13 @@ class Inspector:
         traces = await gatherResults([self._resolver.trace(inquiry.name, TYPES[rdtype], inquiry.fresh)
                                       for rdtype in inquiry.types])
         decision = None if isinstance(inquiry.host, str) else await self._decision(inquiry.host)
+        keys = await self._discovery.keys(_identity(inquiry.host), _unheard)
         return {"schema": SCHEMA, "subject": str(inquiry.host), "name": name_text(inquiry.name),
                 "fresh": inquiry.fresh, "dnssec": self._policy.value,
                 "lookups": [self._look_up(inquiry, rdtype, trace)
                             for rdtype, trace in zip(inquiry.types, traces, strict=True)],
-                "decision": decision}
+                "decision": decision,
+                "as_gateway": {"keys": [str(key) for key in keys.keys], "detail": keys.detail}}
 
     def _look_up(self, inquiry: Inquiry, rdtype: str, trace: Trace) -> dict[str, Any]:
         now, answer = self._unix_time(), trace.answer
@@ -115,6 +118,14 @@ class Inspector:
         return {"class": line.connection_class.value, "policy": str(line), "state": connection.state.value,
                 "outcome": outcome, "reason": str(connection.reason), "because": connection.reason.because.name,
                 "gateways": gateways, "look_ups": [str(one) for one in asked if isinstance(one, Replied)]}
+
+
+def _identity(host: Address | str) -> Identity:
+    return FqdnIdentity(host) if isinstance(host, str) else AddressIdentity(host)
+
+
+def _unheard(happened: Asked | Replied) -> None:
+    """The questions are told elsewhere."""
 
 
 def _verdict(answer: Answer, now: float) -> dict[str, Any]:

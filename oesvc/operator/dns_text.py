@@ -92,27 +92,33 @@ def _rows(link: Values) -> Iterator[Row]:
         record = "wildcard" if link["expanded"] else f"no {link['type']}"
         yield (link["name"], record, "", "", "", "", proven), RED if link["problem"] else GREEN
         for record in link["records"]:
-            yield (f"  {record['owner']}", link["by"], "", "", "", "", record["shows"]), ""
+            yield (f"  {_short_owner(record['owner'], link['by'])}", link["by"], "", "", "", "", record["shows"]), ""
     else:
         yield from _records(link)
 
 
 def _records(link: Values) -> Iterator[Row]:
+    name = _short_owner(link["name"], link["type"])
     keys = [record for record in link["records"] if "tag" in record]
     for key in keys:
-        yield (link["name"], link["type"], str(key["tag"]), key["algorithm"], "", "", _of_key(key)), ""
+        yield (name, link["type"], str(key["tag"]), key["algorithm"], "", "", _of_key(key)), ""
     if not keys:
         count = len(link["records"])
         told = _shortened(link["records"][0]["text"]) if count == 1 else f"{count} records"
-        yield (link["name"], link["type"], "", "", "", "", told), ""
+        yield (name, link["type"], "", "", "", "", told), ""
     for signature in link["signatures"]:
         by = f" by {signature['signer']}" if signature["signer"] != link["name"] else ""
-        yield ((link["name"], "RRSIG", str(signature["tag"]), signature["algorithm"], signature["inception"],
+        yield ((name, "RRSIG", str(signature["tag"]), signature["algorithm"], signature["inception"],
                 signature["expiration"], (signature["problem"] or f"good{by}") + _remembered(link)),
                RED if signature["problem"] else GREEN)
     if link["problem"] and not any(signature["problem"] in link["problem"] for signature in link["signatures"]
                                    if signature["problem"]):
-        yield (link["name"], "", "", "", "", "", link["problem"]), RED
+        yield (name, "", "", "", "", "", link["problem"]), RED
+
+
+def _short_owner(name: str, rdtype: str) -> str:
+    """A hash tells people nothing; its beginning tells one from the other."""
+    return f"{name[:8]}...{name.partition('.')[2]}" if rdtype == "NSEC3" else name
 
 
 def _of_key(key: Values) -> str:
@@ -140,10 +146,15 @@ def _table(rows: list[Row], paint: _Painter) -> Iterator[str]:
 
 
 def _decision(answer: Values, paint: _Painter) -> Iterator[str]:
-    decision = answer["decision"]
-    if decision is None:
-        return
-    yield paint(f"a flow to {answer['subject']} {decision['outcome']}", BOLD)
+    decision, gateway = answer["decision"], answer["as_gateway"]
+    if decision is not None:
+        yield from _flow(answer["subject"], decision, paint)
+    proven = f"by {', '.join(gateway['keys'])}" if gateway["keys"] else "by no key"
+    yield f"a gateway that says it is {answer['subject']} can prove it {proven}: {gateway['detail']}"
+
+
+def _flow(subject: str, decision: Values, paint: _Painter) -> Iterator[str]:
+    yield paint(f"a flow to {subject} {decision['outcome']}", BOLD)
     yield f"  policy   {decision['policy']}"
     yield f"  reason   {decision['reason']}"
     for gateway in decision["gateways"]:

@@ -13,9 +13,13 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from oesvc.discovery import IPSECKEY, TXT
+from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.name import reverse_name
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
-from tests.oe.parts import ALICE, BOB, PARANOID
+from tests.oe.parts import ALICE, BOB, KEY, PARANOID, SG_B
+from tests.oe.test_authorization import strings
 from tests.oe.test_connections import table
 from tests.test_daemon import FLOW, World
 
@@ -125,6 +129,18 @@ def test_why_tells_the_policy_the_dns_and_the_keys(world):
     told = text.why(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
     for part in ("192.1.0.65 -> 192.2.0.66 is encrypted", "192.2.0.0/24 is OE-paranoid (test:0)",
                  "TXT 66.0.2.192.in-addr.arpa.: data, secure: because", "keyed", "looked at again in 60 s"):
+        assert part in told
+
+
+def test_why_tells_of_records_that_were_not_used_or_are_to_be_mended(world):
+    name = reverse_name(BOB)
+    near_misses = (strings(f"X-IPsec-Server(10)={SG_B} 0s{KEY.to_base64()}"), strings("X-IPsec-Gateway(10)=192.1.1.5"))
+    for rdtype, rdatas in ((TXT, near_misses), (IPSECKEY, (b"\x0a\0\3key",))):
+        world.resolver.answers[name, rdtype] = Answer(name, rdtype, AnswerKind.DATA, SecurityStatus.SECURE, "because",
+                                                      rdatas, expires=3600.0)
+    world.daemon.acquired(FLOW)
+    told = text.why(ask(world, command="why", source=str(ALICE), destination=str(BOB)))
+    for part in ("the attribute is called X-IPsec-Server", "algorithm 3 (ECDSA)", "the prefix 0s"):
         assert part in told
 
 
