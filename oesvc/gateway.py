@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,6 +22,7 @@ from oesvc import __version__
 from oesvc.config import Config, ConfigError
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
+from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.identity import FqdnIdentity
@@ -61,11 +63,13 @@ class GatewayService(Service):
         try:
             self._engine = IkeEngine(_engine_config(config), os.urandom)
             dns = dns_config(config)
+            self._anchors = AnchorKeeper(config.state_directory / FILE_NAME, dns.anchors, dns.clock_skew)
         except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
         self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns))
         self._dns = dns
-        self._resolver = ValidatingResolver(dns, reactor, time.time, self._plane.own_socket)
+        self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
+                                            self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
         self._threads = ThreadPool(0, os.cpu_count() or 1, "arithmetic")
@@ -88,6 +92,7 @@ class GatewayService(Service):
         self._open_ike_ports()
         await self._plane.start(self.daemon)
         self._try_resolvers()
+        self._anchors.start(self._resolver.fetch_keys, self._resolver.trust, self._reactor, time.time)
         self._listen_for_control()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
                       addresses=_listed(self._addresses), clients=_listed(self._config.clients) or "no clients")
@@ -125,6 +130,7 @@ class GatewayService(Service):
         """Take leave of the peers, leave the kernel as it was but for what must never go in clear."""
         super().stopService()
         self.daemon.close()
+        self._anchors.close()
         stopped = gatherResults([
             *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
             maybeDeferred(self._control.stopListening if self._control else lambda: None),

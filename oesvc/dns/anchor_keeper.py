@@ -1,11 +1,12 @@
 """Keeps the trust anchors up to date while the daemon runs: RFC 5011's active refresh, and its file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.dns.anchor_file import read_points, write_points
 from oesvc.dns.anchors import TrustAnchor
@@ -14,6 +15,7 @@ from oesvc.dns.failures import Bogus, Indeterminate, MalformedData
 from oesvc.dns.name import name_text
 from oesvc.dns.records import RecordType
 from oesvc.dns.rollover import (
+    HOUR,
     KnownKey,
     TrustPoint,
     follow,
@@ -38,7 +40,7 @@ class AnchorKeeper:
         self._file, self._clock_skew = file, clock_skew
         self._configured = {anchor.zone: anchor for anchor in configured}
         # Of a zone that is not configured now the revoked keys are not forgotten either.
-        self._points = read_points(file)
+        self._points = read_points(file) if configured else {}
         self._points |= {zone: resume(self._points.get(zone), anchor) for zone, anchor in self._configured.items()}
         self._timers: dict[Name, Any] = {}
         self._closed = False
@@ -69,28 +71,40 @@ class AnchorKeeper:
             timer.cancel()
         self._timers.clear()
 
-    @inlineCallbacks
-    def _refresh(self, zone: Name) -> Any:
+    def _refresh(self, zone: Name) -> "Deferred[None]":
         self._timers.pop(zone, None)
-        rrset: RRset | None = None
-        before, refused = self._points[zone], ""
+        asked: Deferred[int] = self._ask(zone)
+        return asked.addErrback(self._our_error).addCallback(self._wait, zone)
+
+    @inlineCallbacks
+    def _ask(self, zone: Name) -> Generator[Any, Any, int]:
+        """Ask for the keys and follow them; returns in how many seconds to ask again."""
         try:
             message: Message = yield self._fetch_keys(zone)
-            rrset = message.find(zone, RecordType.DNSKEY)
         except Indeterminate as failure:
-            refused = str(failure)
+            return self._refused(zone, str(failure), None)
+        rrset = message.find(zone, RecordType.DNSKEY)
+        if rrset is None:
+            return self._refused(zone, "there are no keys in the answer", None)
         if self._closed:
-            return
-        now = int(self._clock())
-        if rrset is not None:
-            refused = self._take_in(zone, rrset, now)
+            return HOUR
+        now, before = int(self._clock()), self._points[zone]
+        refusal = self._take_in(zone, rrset, now)
         if self._points[zone] != before:
             self._changed(before, self._points[zone])
-        if refused or rrset is None:
-            self.log.warn("the trust anchor of {zone} is not refreshed: {why}", zone=name_text(zone),
-                          why=refused or "there are no keys in the answer")
-        wait = refresh_interval(rrset, now) if rrset and not refused else retry_interval(rrset, now)
-        self._timers[zone] = self._reactor.callLater(wait, self._refresh, zone)
+        return self._refused(zone, refusal, rrset) if refusal else refresh_interval(rrset, now)
+
+    def _refused(self, zone: Name, why: str, rrset: RRset | None) -> int:
+        self.log.warn("the trust anchor of {zone} is not refreshed: {why}", zone=name_text(zone), why=why)
+        return retry_interval(rrset, int(self._clock()))
+
+    def _our_error(self, failure: Failure) -> int:
+        self.log.failure("refreshing trust anchors", failure)
+        return HOUR
+
+    def _wait(self, seconds: int, zone: Name) -> None:
+        if not self._closed:
+            self._timers[zone] = self._reactor.callLater(seconds, self._refresh, zone)
 
     def _take_in(self, zone: Name, rrset: RRset, now: int) -> str:
         """What the zone's keys change; returns why they cannot be believed."""

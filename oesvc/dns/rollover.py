@@ -61,12 +61,12 @@ class TrustPoint:
     def anchor(self, configured: TrustAnchor) -> TrustAnchor:
         """What is trusted now. A revoked key is not, whoever names it."""
         revoked = [known.key for known in self.keys if known.state is KeyState.REVOKED]
-        own = tuple(known.key for known in self.keys if known.state in TRUSTED)
+        own = [known.key for known in self.keys if known.state in TRUSTED]
         return TrustAnchor(
             self.zone,
             tuple(ds for ds in configured.delegation
                   if not any(is_delegated_to(key, self.zone, ds) for key in revoked)),
-            (*own, *(key for key in configured.keys if key not in revoked and key not in own)))
+            tuple(dict.fromkeys(key for key in (*configured.keys, *own) if key not in revoked)))
 
 
 def resume(kept: TrustPoint | None, configured: TrustAnchor) -> TrustPoint:
