@@ -229,6 +229,16 @@ def test_the_time_line_and_the_reasons_are_told(lab: Lab) -> None:
     assert [step for step in told_steps if step in ("5I", "5J", "5M", "5N")] == ["5I", "5J", "5M", "5N"]
 
 
+def test_the_dns_is_told_as_the_daemon_sees_it(lab: Lab) -> None:
+    answer = json.loads(lab.a.oegw("dns", BOB, "--json"))
+    assert [(look_up["type"], look_up["status"]) for look_up in answer["lookups"]] == [
+        ("TXT", "secure"), ("IPSECKEY", "secure"), ("KEY", "secure")]
+    assert [record["standing"] for look_up in answer["lookups"][:2] for record in look_up["records"]] == ["used"] * 2
+    assert [gateway["gateway"] for gateway in answer["decision"]["gateways"]] == [SG_B]
+    told = lab.a.oegw("dns", BOB)
+    assert f"a flow to {BOB} is keyed with its gateway" in told and "(remembered)" in told
+
+
 @pytest.mark.conformance("C-12.1-04", "C-12.1-05")
 def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(lab: Lab) -> None:
     """Somebody on the Internet claims to be Bob."""
