@@ -15,6 +15,7 @@ from oesvc.dns.authentication import Authentication
 from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.name import name_text
 from oesvc.dns.resolver import DnsConfig, Mode
+from oesvc.dns.servers import Problem
 from oesvc.dns.sockets import Endpoint
 from oesvc.dns.tls import TLS_PORT
 from oesvc.ipsec.flow import Address
@@ -42,7 +43,7 @@ def dns_config(config: Config, resolv_conf: Path = RESOLV_CONF) -> DnsConfig:
         crowd=CrowdLimits(config.lookups_per_client, config.lookups))
 
 
-def warnings(dns: DnsConfig, own: Sequence[Address], clients: Sequence[Network], failing: Sequence[str],
+def warnings(dns: DnsConfig, own: Sequence[Address], clients: Sequence[Network], failing: Sequence[Problem],
              primed: Sequence[Answer]) -> Iterator[str]:
     """What an administrator should know once the resolvers have been tried, one line each.
 
@@ -53,13 +54,14 @@ def warnings(dns: DnsConfig, own: Sequence[Address], clients: Sequence[Network],
                "encryption, and with dnssec = off read everything")
     root = primed[0]
     if root.kind is AnswerKind.NONE and len(failing) == len(dns.servers):
-        yield (f"no resolver answers, so nothing can be encrypted: {'; '.join(failing)}. "
-               f"{possible_circle(dns.servers, own, clients)}")
+        hint = possible_circle(dns.servers, own, clients) if any(problem.silent for problem in failing) else ""
+        yield f"no resolver can be used, so nothing can be encrypted: {'; '.join(map(str, failing))}. {hint}".strip()
         return
-    yield from (f"resolver {what}" for what in failing)
-    for answer in primed:
-        if answer.status in (SecurityStatus.BOGUS, SecurityStatus.INDETERMINATE):
-            yield f"the DNS cannot be validated at {name_text(answer.name)}: {answer.reason}"
+    yield from (f"resolver {problem}" for problem in failing)
+    doubtful = {answer.reason: answer.name for answer in reversed(primed)
+                if answer.status in (SecurityStatus.BOGUS, SecurityStatus.INDETERMINATE)}
+    for reason, zone in reversed(doubtful.items()):
+        yield f"the DNS cannot be validated at {name_text(zone)}: {reason}"
     if dns.mode is Mode.TRUST_AD and root.status is SecurityStatus.INSECURE:
         yield ("[dns] mode = trust-ad, but the resolver does not vouch for the keys of the root: let it validate, or "
                "choose mode = validate")

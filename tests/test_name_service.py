@@ -8,6 +8,7 @@ from oesvc import config
 from oesvc.dns.anchors import AnchorError
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.resolver import APEXES, DnsConfig, Mode
+from oesvc.dns.servers import Problem
 from oesvc.name_service import dns_config, possible_circle, resolver_sources, warnings
 
 OWN = (ip_address("192.1.1.4"), ip_address("2001:db8::4"))
@@ -100,17 +101,21 @@ def test_nothing_is_said_when_all_is_well():
 
 def test_resolvers_that_do_not_answer_are_explained_in_one_line():
     silent = primed(SecurityStatus.INDETERMINATE, AnswerKind.NONE, "no answer")
-    line, = told(["127.0.0.1 did not answer"], silent)
-    assert line.startswith("no resolver answers, so nothing can be encrypted: 127.0.0.1 did not answer. 127.0.0.1 is ")
+    line, = told([Problem("127.0.0.1", "did not answer", silent=True)], silent)
+    assert line.startswith("no resolver can be used, so nothing can be encrypted: 127.0.0.1 did not answer. 127.0.0.1 ")
+    line, = told([Problem("127.0.0.1", "ignores DO", silent=False)], silent)
+    assert line == "no resolver can be used, so nothing can be encrypted: 127.0.0.1 ignores DO."
 
 
 def test_one_resolver_of_two_that_fails_is_one_line_and_no_alarm():
-    said = told(["192.0.2.1 did not answer"], servers=("192.0.2.1", "127.0.0.1"))
+    said = told([Problem("192.0.2.1", "did not answer", silent=True)], servers=("192.0.2.1", "127.0.0.1"))
     assert said == ["resolver 192.0.2.1 did not answer"]
 
 
-def test_what_cannot_be_believed_is_said_zone_by_zone():
-    assert told(answers=primed(SecurityStatus.BOGUS, reason="forged"))[0] == "the DNS cannot be validated at .: forged"
+def test_what_cannot_be_believed_is_said_once_and_for_the_highest_zone():
+    assert told(answers=primed(SecurityStatus.BOGUS, reason="forged")) == ["the DNS cannot be validated at .: forged"]
+    partly = [*primed()[:2], *primed(SecurityStatus.BOGUS, reason="forged")[2:]]
+    assert told(answers=partly) == ["the DNS cannot be validated at in-addr.arpa.: forged"]
 
 
 def test_modes_that_weaken_are_said_loudly():

@@ -17,6 +17,10 @@ class ServerFailure(Exception):  # noqa: N818
     """A server from which no answer is to be had now. The text completes a sentence that begins with its address."""
 
 
+class Unreachable(ServerFailure):
+    """There is no way to it, or nobody at the end."""
+
+
 class Silence(ServerFailure):
     """It did not answer in time: it may yet."""
 

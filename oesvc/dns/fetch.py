@@ -14,11 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, 
 from oesvc.dns.answer import Name
 from oesvc.dns.authentication import Authentication
 from oesvc.dns.crowd import CrowdLimits
-from oesvc.dns.failures import Indeterminate, MalformedData, ServerFailure, Silence
+from oesvc.dns.failures import Indeterminate, MalformedData, ServerFailure, Silence, Unreachable
 from oesvc.dns.plain import PlainChannel
 from oesvc.dns.question import SMALL_PAYLOAD, TRUSTING, VALIDATING, Question, Style
 from oesvc.dns.records import RecordType, type_text
-from oesvc.dns.servers import DOUBT, Pool, Server, describe
+from oesvc.dns.servers import DOUBT, Pool, Problem, Server, describe
 from oesvc.dns.sockets import Endpoint, PrepareSocket
 from oesvc.dns.tls import TLS_PORT, TlsChannel
 from oesvc.dns.wire import Message, Rcode, parse_message, rcode_text
@@ -61,13 +61,13 @@ class Fetcher:
         self._begin(self._ask(Question(name, rdtype, style))).addBoth(self._deliver, key)
         return answer
 
-    def survey(self) -> "Deferred[list[str]]":
-        """Ask every server for the keys of the zone that is surely signed; tells of each that fails what it does."""
-        def problems(results: list[str | None]) -> list[str]:
-            failing = {server: what for server, what in zip(self._pool.servers, results, strict=True) if what}
+    def survey(self) -> "Deferred[list[Problem]]":
+        """Ask every server for the keys of the zone that is surely signed; tells of those that fail."""
+        def problems(results: list[Problem | None]) -> list[Problem]:
+            failing = {server: found for server, found in zip(self._pool.servers, results, strict=True) if found}
             if len(failing) < len(results):
-                self._blame(failing)
-            return [f"{server.text} {what}" for server, what in failing.items()]
+                self._blame({server: found.what for server, found in failing.items()})
+            return list(failing.values())
 
         examined = [self._begin(self._examine(server)) for server in self._pool.servers]
         return gatherResults(examined).addCallback(problems)
@@ -164,13 +164,11 @@ class Fetcher:
                 raise ServerFailure(f"answers {rcode_text(message.rcode)} for {self._proof}")
             server.signs = _is_signed(message)
         if not server.signs:
-            if not server.doubted_until:
-                server.report(_NO_SIGNATURES)
             server.doubted_until = self._reactor.seconds() + DOUBT
             raise ServerFailure(_NO_SIGNATURES)
 
     @inlineCallbacks
-    def _examine(self, server: Server) -> Generator[Any, Any, str | None]:
+    def _examine(self, server: Server) -> Generator[Any, Any, Problem | None]:
         """What is wrong with a server. No look-up waits for that."""
         server.examined = True
         try:
@@ -180,9 +178,9 @@ class Fetcher:
         except ServerFailure as failure:
             if server.resume is not None:
                 server.failed(str(failure), self._reactor.seconds())
-            return str(failure)
+            return Problem(server.text, str(failure), isinstance(failure, (Silence, Unreachable)))
         except CancelledError:
-            return "was not asked"
+            return Problem(server.text, "was not asked", silent=False)
         finally:
             server.examined = False
         server.answered()

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.names.dns import DNSDatagramProtocol, DNSQueryTimeoutError
 from twisted.protocols.basic import Int16StringReceiver
 
-from oesvc.dns.failures import ServerFailure, Silence
+from oesvc.dns.failures import ServerFailure, Silence, Unreachable
 from oesvc.dns.question import SMALL_PAYLOAD, UDP_PAYLOAD, Question
 from oesvc.dns.sockets import ConnectedDatagrams, Endpoint, PrepareSocket, connect_tcp
 from oesvc.dns.wire import Rcode, answers_in_other_case, answers_query, basic_rcode, is_truncated, rcode_text
@@ -46,7 +46,7 @@ class PlainChannel:
             if fitted.payload is not None and basic_rcode(data) in (Rcode.FORMERR, Rcode.NOTIMP):
                 data = yield self._ask_without_edns(question, data, patience)
         except OSError as error:
-            raise ServerFailure(f"cannot be reached ({error})") from None
+            raise Unreachable(f"cannot be reached ({error})") from None
         except ConnectionClosed as error:
             raise ServerFailure(f"cannot be asked over TCP ({error})") from None
         except DeferredTimeout:

@@ -22,6 +22,7 @@ from oesvc.dns.failures import INDETERMINATE_TTL, Indeterminate
 from oesvc.dns.fetch import Fetcher, Observer
 from oesvc.dns.name import name_text, parse_name
 from oesvc.dns.records import RecordType, type_text
+from oesvc.dns.servers import Problem
 from oesvc.dns.sockets import Endpoint, PrepareSocket, leave_as_is
 from oesvc.dns.trace import Link, Trace
 from oesvc.dns.upstream import Upstream
@@ -164,8 +165,8 @@ class ValidatingResolver:
             self._judge.trust(anchors)
         self._answers.clear()
 
-    def survey(self) -> "Deferred[list[str]]":
-        """Ask every server; tells of each that cannot be used what is wrong with it."""
+    def survey(self) -> "Deferred[list[Problem]]":
+        """Ask every server; tells of those that cannot be used what is wrong."""
         return self._fetcher.survey()
 
     def close(self) -> "Deferred[None]":

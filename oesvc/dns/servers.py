@@ -1,6 +1,7 @@
 """The servers in the order in which they are asked: by preference, those that failed when others answered last."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -21,6 +22,19 @@ class Channel(Protocol):
         """The octets of the answer; fails with ServerFailure."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a server cannot be used."""
+
+    server: str
+    what: str
+    silent: bool
+    "It could not even be heard."
+
+    def __str__(self) -> str:
+        return f"{self.server} {self.what}"
 
 
 class Server:

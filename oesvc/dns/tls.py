@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from oesvc.dns.authentication import Authentication, Handshakes
-from oesvc.dns.failures import ServerFailure, Silence
+from oesvc.dns.failures import ServerFailure, Silence, Unreachable
 from oesvc.dns.question import Question
 from oesvc.dns.sockets import Endpoint, PrepareSocket, connect_tcp
 from oesvc.dns.wire import answers_query
@@ -91,7 +91,7 @@ class TlsChannel:
         return next((session.withdraw(pending) for session in self._sessions if session.holds(pending)),
                     "did not answer")
 
-    def _ended(self, session: "_Session", pending: list[_Pending], reason: str) -> None:
+    def _ended(self, session: "_Session", pending: list[_Pending], failure: ServerFailure) -> None:
         """A connection is gone. Who closes one that was in use may not have seen our question: ask it once more."""
         self._sessions.discard(session)
         if self._current is session:
@@ -101,7 +101,7 @@ class TlsChannel:
                 one.asked_again = True
                 self._hand_over(one)
             else:
-                one.answer.errback(ServerFailure(reason))
+                one.answer.errback(failure)
 
 
 @implementer(IHandshakeListener)
@@ -111,7 +111,7 @@ class _Session(Int16StringReceiver):
     transport: Any
 
     def __init__(self, reactor: Any, handshakes: Handshakes, idle: float,
-                 ended: Callable[["_Session", list[_Pending], str], None]) -> None:
+                 ended: Callable[["_Session", list[_Pending], ServerFailure], None]) -> None:
         self._reactor, self._handshakes, self._idle, self._ended = reactor, handshakes, idle, ended
         self.authenticated = False
         self.objection = ""
@@ -130,7 +130,8 @@ class _Session(Int16StringReceiver):
         factory.noisy = False
         self._set_timer(SETUP_PATIENCE, self.fail, "did not finish a TLS handshake: does it speak TLS at that port?")
         self._connecting = maybeDeferred(connect_tcp, self._reactor, server, factory, prepare)
-        self._connecting.addErrback(lambda failure: self.fail(f"cannot be reached ({failure.getErrorMessage()})"))
+        self._connecting.addErrback(lambda failure: self.fail(f"cannot be reached ({failure.getErrorMessage()})",
+                                                              Unreachable))
 
     def holds(self, pending: _Pending) -> bool:
         return pending in self._unsent or pending in self._sent.values()
@@ -156,9 +157,9 @@ class _Session(Int16StringReceiver):
             self._rest()
         return "did not answer over TLS"
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: type[ServerFailure] = ServerFailure) -> None:
         """End it at once."""
-        self._end(reason)
+        self._end(reason, kind)
         if self.transport is not None:
             self.transport.abortConnection()
         elif self._connecting is not None:
@@ -227,12 +228,12 @@ class _Session(Int16StringReceiver):
         self._set_timer(FAREWELL, self.fail, "")
         self.transport.loseConnection()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, kind: type[ServerFailure] = ServerFailure) -> None:
         """Tell the channel, once."""
         self._set_timer(None)
         self.takes_questions = False
         pending, self._unsent, self._sent = [*self._unsent, *self._sent.values()], [], {}
-        self._ended(self, pending, reason)
+        self._ended(self, pending, kind(reason))
 
     def _set_timer(self, seconds: float | None, call: Any = None, *args: Any) -> None:
         if self._timer is not None and self._timer.active():

@@ -390,9 +390,10 @@ def test_an_upstream_that_ignores_do_is_found_out_and_not_believed(world, said):
         with pytest.raises(Indeterminate, match=r"127.0.0.1@\d+ hands on no DNSSEC signatures .it ignores DO.: let it"):
             await_result(alone.fetch(NAME, RecordType.TXT))
     assert [type_of(query) for query, _ in ignorant.diary] == [RecordType.TXT, RecordType.DNSKEY], "then it is known"
-    assert len([line for line in said if "ignores DO" in line]) == 1
     both = world.fetcher(first, second, proof=ROOT)
-    assert await_result(both.fetch(NAME, RecordType.TXT)).find(NAME, RecordType.TXT).signatures
+    for _ in range(2):
+        assert await_result(both.fetch(NAME, RecordType.TXT)).find(NAME, RecordType.TXT).signatures
+    assert len([line for line in said if "ignores DO" in line]) == 1
 
 
 def test_unsigned_answers_of_a_server_that_signs_are_handed_on(world):
@@ -412,7 +413,7 @@ def test_a_survey_asks_every_server_and_says_what_is_wrong_with_which(world):
     _, silent = world.server(lambda query: [])
     fetcher = world.fetcher(silent, refusing, ignorant, good, proof=ROOT)
     problems = await_result(fetcher.survey())
-    assert [problem.split(" ", 1)[1].partition(" (")[0] for problem in problems] == [
-        "did not answer", "answers REFUSED for DNSKEY of .", "hands on no DNSSEC signatures"]
+    assert [(problem.what.partition(" (")[0], problem.silent) for problem in problems] == [
+        ("did not answer", True), ("answers REFUSED for DNSKEY of .", False), ("hands on no DNSSEC signatures", False)]
     assert await_result(fetcher.fetch(NAME, RecordType.TXT))
     assert world.told[-1] == (NAME, RecordType.TXT, f"query to 127.0.0.1@{good[1]}"), "the others are asked last"

@@ -14,6 +14,7 @@ from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.name import parse_name
 from oesvc.dns.records import RecordType, parse_key, parse_txt
 from oesvc.dns.resolver import APEXES, DnsConfig, Mode, ValidatingResolver
+from oesvc.dns.servers import Problem
 from tests.dns.conftest import await_result
 from tests.dns.tree import LONG, OE
 
@@ -243,4 +244,4 @@ def test_look_ups_for_one_client_are_limited_and_others_are_not(make, silent):
 
 def test_a_survey_tells_which_server_cannot_be_used(make, servers, silent):
     resolver = make(servers=(servers.plain, silent), tries=(0.3,)).resolver
-    assert await_result(resolver.survey()) == [f"127.0.0.1@{silent[1]} did not answer"]
+    assert await_result(resolver.survey()) == [Problem(f"127.0.0.1@{silent[1]}", "did not answer", silent=True)]
