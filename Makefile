@@ -46,7 +46,7 @@ check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones 
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 

@@ -199,7 +199,7 @@ class Daemon:
         self.diary.append(int(self.clock.seconds()) - NOW)
         if self.answer is None:
             return fail(Indeterminate("silence"))
-        rrset = dnskeys(zone, *self.answer, now=int(self.clock.seconds()))
+        rrset = dnskeys(zone, *self.answer, now=int(self.clock.seconds()), ttl=DAY)
         return succeed(Message(7, 0, 0, (rrset,), ()))
 
     def trust(self, anchors):
