@@ -18,7 +18,7 @@ from twisted.names.dns import DNSDatagramProtocol, DNSQueryTimeoutError
 from twisted.protocols.basic import Int16StringReceiver
 
 from oesvc.dns.failures import ServerFailure, Silence, Unreachable
-from oesvc.dns.question import SMALL_PAYLOAD, UDP_PAYLOAD, Question
+from oesvc.dns.question import SMALL_PAYLOAD, Question
 from oesvc.dns.sockets import ConnectedDatagrams, Endpoint, PrepareSocket, connect_tcp
 from oesvc.dns.wire import Rcode, answers_in_other_case, answers_query, basic_rcode, is_truncated, rcode_text
 
@@ -26,6 +26,8 @@ MIN_TCP_PATIENCE = 2.0
 "Seconds."
 LARGE_ANSWERS_LOST = 3
 "One after the other: then the path, and not chance, keeps them back."
+SMALL_ANSWERS_FOR = 600.0
+"Seconds until larger ones are tried again: it may have been an outage."
 
 
 class PlainChannel:
@@ -35,7 +37,8 @@ class PlainChannel:
         """`report` is told once of each thing that the server cannot do."""
         self._reactor, self._server, self._prepare, self._report = reactor, server, prepare, report
         self._keeps_case = self._knows_edns = True
-        self._lost = 0
+        self._lost, self._small_until = 0, 0.0
+        self._reported: set[str] = set()
 
     @inlineCallbacks
     def exchange(self, question: Question, patience: float) -> Any:
@@ -59,7 +62,8 @@ class PlainChannel:
     def _fitted(self, question: Question) -> Question:
         if not (self._knows_edns or question.style.dnssec_ok):
             return replace(question, payload=None)
-        return replace(question, payload=SMALL_PAYLOAD) if self._lost >= LARGE_ANSWERS_LOST else question
+        small = self._reactor.seconds() < self._small_until
+        return replace(question, payload=SMALL_PAYLOAD) if small else question
 
     @inlineCallbacks
     def _ask(self, question: Question, patience: float) -> Any:
@@ -67,7 +71,8 @@ class PlainChannel:
         if len(data) > SMALL_PAYLOAD:
             self._lost = 0
         if is_truncated(data):
-            self._count_lost(question)
+            if question.payload == SMALL_PAYLOAD:
+                self._count_lost()
             data = yield self._ask_stream(question, max(patience, MIN_TCP_PATIENCE))
         return data
 
@@ -78,18 +83,26 @@ class PlainChannel:
         if question.style.dnssec_ok:
             raise ServerFailure(f"does not know EDNS (it answers {rcode}) and so hands on no DNSSEC")
         data = yield self._ask(replace(question, payload=None), patience)
-        if self._knows_edns and basic_rcode(data) not in (Rcode.FORMERR, Rcode.NOTIMP):
+        if basic_rcode(data) not in (Rcode.FORMERR, Rcode.NOTIMP):
             self._knows_edns = False
-            self._report(f"does not know EDNS (it answers {rcode}): asked without")
+            self._report_once(f"does not know EDNS (it answers {rcode}): asked without")
         return data
 
-    def _count_lost(self, question: Question) -> None:
+    def _count_lost(self) -> None:
         """The Fetcher asks for less after silence; when there is a large answer then, one was lost before."""
-        if question.payload == SMALL_PAYLOAD < UDP_PAYLOAD and self._lost < LARGE_ANSWERS_LOST:
-            self._lost += 1
-            if self._lost == LARGE_ANSWERS_LOST:
-                self._report(f"sends answers of more than {SMALL_PAYLOAD} octets that do not arrive: they are fetched "
-                             "over TCP; look for a firewall that drops large datagrams")
+        now = self._reactor.seconds()
+        if now < self._small_until:
+            return
+        self._lost += 1
+        if self._lost >= LARGE_ANSWERS_LOST:
+            self._lost, self._small_until = 0, now + SMALL_ANSWERS_FOR
+            self._report_once(f"sends answers of more than {SMALL_PAYLOAD} octets that do not arrive: they are fetched "
+                              "over TCP; look for a firewall that drops large datagrams")
+
+    def _report_once(self, what: str) -> None:
+        if what not in self._reported:
+            self._reported.add(what)
+            self._report(what)
 
     @inlineCallbacks
     def _ask_datagram(self, question: Question, patience: float) -> Any:
@@ -101,10 +114,9 @@ class PlainChannel:
         except DNSQueryTimeoutError:
             if not datagrams.other_case:
                 raise Silence("did not answer") from None
-            if self._keeps_case:
-                self._keeps_case = False
-                self._report("does not keep the case of letters in questions: asked in lower case, which makes "
-                             "answers easier to forge")
+            self._keeps_case = False
+            self._report_once("does not keep the case of letters in questions: asked in lower case, which makes "
+                              "answers easier to forge")
             raise Silence("does not keep the case of letters in questions") from None
         finally:
             port.stopListening()

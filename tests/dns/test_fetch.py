@@ -16,6 +16,7 @@ from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.failures import Indeterminate
 from oesvc.dns.fetch import Fetcher
 from oesvc.dns.name import ROOT, parse_name
+from oesvc.dns.plain import SMALL_ANSWERS_FOR
 from oesvc.dns.question import TRUSTING, VALIDATING
 from oesvc.dns.records import RecordType
 from oesvc.dns.servers import FIRST_PENALTY
@@ -347,13 +348,17 @@ def test_large_answers_that_get_lost_are_fetched_over_tcp(world, said):
         payload = int.from_bytes(query[-8:-6], "big")
         return [reply(query, flags=0x8380)] if payload == 512 else []
 
-    world.tries = (0.2, 20.0)
+    world.tries, clock = (0.2, 20.0), MovedReactor()
     server, endpoint = world.server(lose_large)
     world.stream(lambda query: [reply(query, b"large")], endpoint)
-    fetcher = world.fetcher(endpoint)
+    fetcher = world.fetcher(endpoint, reactor=clock)
     for _ in range(4):
         assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == b"large"
     assert len(server.diary) == 2 + 2 + 2 + 1
+    clock.ahead += SMALL_ANSWERS_FOR
+    server.behaviour = lambda query: [reply(query)]
+    assert text_of(await_result(fetcher.fetch(NAME, RecordType.TXT))) == GOOD
+    assert int.from_bytes(server.diary[-1][0][-8:-6], "big") == 1232, "tried again"
     assert len([line for line in said if "fetched over TCP" in line]) == 1
 
 

@@ -330,6 +330,7 @@ def test_authentication_says_what_is_missing(tmp_path):
             Authentication(SERVER, (), empty)
 
 
+@pytest.mark.conformance("C-4.5-02")
 def test_tls_makes_a_resolver_elsewhere_fit_for_trust_ad_and_is_for_all_servers_or_none():
     server, other = ("192.0.2.53", 853), ("192.0.2.54", 853)
     assert DnsConfig((server,), mode=Mode.TRUST_AD, tls={server: Authentication(SERVER)})
