@@ -28,6 +28,9 @@ from oesvc.tunnels import TunnelRecord, Tunnels
 GRACE = 2.0
 "Seconds that a replaced tunnel still receives, for what the peer had sent by it."
 
+REKEY_AGAIN = (10.0,) * 6 + (60.0,) * 5
+"Seconds until a rekey that failed is tried again, as long as the old keys last (decisions 1E.11)."
+
 FAILURES: dict[KeyingFailure, type[ev.Event]] = {
     KeyingFailure.PEER_SILENT: ev.PeerSilent,
     KeyingFailure.PORT_UNREACHABLE: ev.PeerSilent,
@@ -303,12 +306,31 @@ class KeyingDaemon:
         self._log_failure(self.plane.remove_sas(flow, tunnel.sas), f"{flow}: SAs of a failed tunnel")
         if connection is not None:
             self.tell(connection, failure if tunnel.begun_here else ev.ProposalLapsed(failure.detail))
+            if connection.rekey_failed and tunnel.begun_here:
+                self._rekey_later(connection)
+
+    def _rekey_later(self, connection: Connection) -> None:
+        """The old keys still serve: try again, ever less often."""
+        if connection.rekeys_failed <= len(REKEY_AGAIN):
+            wait, old = REKEY_AGAIN[connection.rekeys_failed - 1], connection.tunnel
+            self._clock.callLater(wait, self._rekey_again, connection, old)
+
+    def _rekey_again(self, connection: Connection, old: int) -> None:
+        if self.connections.get(connection.flow) is connection and connection.tunnel == old:
+            self.tell(connection, ev.SoftLifetimeReached("a rekey that failed is tried again"))
 
     @hear.register
     def _(self, event: ike.TunnelDeleted) -> None:
         connection = self.connections.get(event.flow)
         if connection is not None and connection.tunnel == event.tunnel:
             self.tell(connection, ev.PeerDeleted(f"an authenticated delete came from {event.peer}"))
+        self._remove(event.tunnel)
+
+    @hear.register
+    def _(self, event: ike.TunnelLost) -> None:
+        connection = self.connections.get(event.flow)
+        if connection is not None and connection.tunnel == event.tunnel:
+            self.tell(connection, ev.PeerDeleted(event.detail))
         self._remove(event.tunnel)
 
     @hear.register

@@ -228,6 +228,23 @@ def test_rekeying_moves_both_ends_to_the_new_sas_and_deletes_the_old():
     assert pair.a.policies() == pair.b.policies() == ["hold", "encrypt", "encrypt"]
 
 
+@pytest.mark.conformance("C-3.2.6-05")
+def test_rekey_that_fails_is_tried_again_while_the_old_keys_last():
+    pair = keyed_pair()
+    connection, used = pair.a.daemon.connections.get(THERE), 1e9
+    pair.a.plane.last_used = pair.b.plane.last_used = used
+    old = pair.a.daemon.tunnels.get(connection.tunnel)
+    pair.wire.loses = lambda datagram: True
+    pair.a.daemon.sa_expired(THERE, old.outbound[0].spi, hard=False)
+    pair.run(40.0)
+    assert connection.rekeys_failed >= 2 and connection.tunnel == old.id
+    assert pair.a.policies() == ["hold", *["encrypt"] * (len(pair.a.policies()) - 1)]
+    pair.wire.loses = lambda datagram: False
+    pair.run(20.0)
+    assert connection.tunnel != old.id and connection.rekeys_failed == 0
+    assert state(pair.a, THERE) is State.KEYED
+
+
 @pytest.mark.conformance("C-3.3.2-03", "C-9.3-02", "C-3.3.2-04")
 def test_peer_that_was_reborn_is_keyed_with_anew():
     """Its new tunnel replaces the old one of the identical connection, of which it has no memory."""

@@ -122,6 +122,16 @@ class TunnelDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelLost:
+    """The peer does not answer any more under the keying channel: it is dead, or has forgotten us (section 9.3)."""
+
+    tunnel: TunnelId
+    flow: Flow
+    peer: Address
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelGone:
     """A deletion that we began is over: confirmed by the peer, or given up after three tries (section 3.4.2)."""
 
@@ -158,4 +168,4 @@ class DatagramRefused:
 
 
 IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | TunnelFailed
-            | TunnelDeleted | TunnelGone | MessageSeen | DatagramRefused)
+            | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)

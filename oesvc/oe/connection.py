@@ -47,7 +47,7 @@ class Connection:
 
     __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
                  "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
-                 "looking_up", "reason", "rekey_failed", "scheduled", "state", "state_under_review", "tunnel",
+                 "looking_up", "reason", "rekey_failed", "rekeys_failed", "scheduled", "state", "state_under_review", "tunnel",
                  "untried")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
@@ -69,6 +69,8 @@ class Connection:
         self.untried: tuple[Delegation, ...] = ()
         self.keying_failed = False
         self.rekey_failed = False
+        self.rekeys_failed = 0
+        "One after the other, for the present tunnel."
         self.tunnel: int | None = None
         self._answer_expires: float | None = None
         self._gateways: Flow | None = None
@@ -157,6 +159,7 @@ class Connection:
                 if not self.untried:
                     self.keying_failed = True
                     self.rekey_failed = self.tunnel is not None
+                    self.rekeys_failed += self.rekey_failed
             case ev.TunnelNegotiated():
                 return self._adopt_tunnel(event)
             case ev.HardLifetimeReached() | ev.PeerDeleted():
@@ -180,6 +183,7 @@ class Connection:
         self.tunnel, self._gateways, self._begun_here = event.tunnel, event.gateways, event.begun_here
         self._keyed_at = self._now
         self.keying_failed = self.rekey_failed = False
+        self.rekeys_failed = 0
         self.untried = ()
         return [] if old is None else [CloseTunnel(old)]
 

@@ -17,7 +17,7 @@ from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, seal_clear
 from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.flow import Flow
-from tests.ike.forge import to
+from tests.ike.forge import channel_of, to
 from tests.ike.pair import BOB, SG_B, Pair, entropy, private_key
 
 LOCAL = Endpoint(SG_B, 500)
@@ -204,9 +204,9 @@ def test_channels_of_strangers_are_bounded_in_all_and_ours_are_not():
 def test_peer_keeps_only_its_newest_channels():
     pair = Pair(b=EngineConfig(private_key("b"), max_channels_per_peer=2))
     for number in range(5):
-        pair.a.engine = IkeEngine(EngineConfig(private_key("a")), entropy(number))
-        pair.initiate()
+        pair.initiate(Flow(ip_address(f"192.1.0.{number + 1}"), BOB))
         pair.run(1)
+        channel_of(pair.a).doubtful = True
     assert [channel.id for channel in pair.b.engine._core.channels] == [4, 5] and len(pair.b.heard(TunnelUp)) == 5
     assert pair.b.messages().count("delete") >= 3
 

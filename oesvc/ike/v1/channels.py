@@ -21,6 +21,7 @@ from oesvc.ike.v1.vendor import Extensions
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.sa import Lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Standing:
     expires: float
     initial_contact: bool
     "The peer said in phase 1 that it knows of nothing older."
+    shortened: Lifetime | None
+    "As responder: our lifetime, where it is shorter than the initiator's."
 
 
 class Channel:
@@ -65,6 +68,22 @@ class Channel:
         "As responder: the keys that the DNS has for whom the initiator claimed to be, or why there are none."
         self.hint: tuple[KeyingFailure, str] | None = None
         "What unauthenticated messages say about why this fails; told only when the time is over."
+        self.rekey: Timer | None = None
+        self.wants_keys = False
+        "The DNS has been asked for the peer's keys, to replace this channel."
+        self.liveness: Timer | None = None
+        self.heard_at = begun
+        "When an authentic message came last."
+        self.first_contact = False
+        "We knew of nothing that we share with the peer when it was begun."
+        self.greeted = False
+        "The peer has been told what there was to tell."
+        self.used_at = begun
+        "When a tunnel was negotiated last."
+        self.dpd_seen = -1
+        "The peer's last R-U-THERE; dpd_asked is ours."
+        self.dpd_asked = 0
+        self.dpd_tries = 0
         self.rejected = False
         "As responder: we have told the initiator that its signature does not verify."
         self.heard = False
@@ -135,7 +154,7 @@ class Channels:
         del with_peer[channel.id]
         if not with_peer:
             del self._by_peer[channel.peer.address]
-        for timer in (channel.deadline, channel.key_wait):
+        for timer in (channel.deadline, channel.key_wait, channel.rekey, channel.liveness):
             if timer:
                 timer.cancel()
         channel.main_mode.stop()

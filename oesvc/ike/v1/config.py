@@ -16,6 +16,9 @@ Entropy = Callable[[int], bytes]
 PHASE1_LIFETIME = Lifetime(8 * 3600)
 PHASE2_LIFETIME = Lifetime(3600)
 
+PHASE1_FLOOR = Lifetime(3600, 100)
+PHASE2_FLOOR = Lifetime(600, 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -27,6 +30,9 @@ class EngineConfig:
     "Given as initiator (RFC 4322 section 5.3); without it, and as responder, we are our address (section 4.3)."
     phase1_lifetime: Lifetime = PHASE1_LIFETIME
     phase2_lifetime: Lifetime = PHASE2_LIFETIME
+    phase1_floor: Lifetime = PHASE1_FLOOR
+    "Shorter lifetimes that peers propose are refused; never longer than our own."
+    phase2_floor: Lifetime = PHASE2_FLOOR
     retransmission: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     "Waits after the first sending of a message, after its first repetition, and so on; the last one repeats."
     keying_time: float = 8.0
@@ -42,6 +48,10 @@ class EngineConfig:
     max_invitation_octets: int = 4_000_000
     "Of those by which nobody has proved an identity yet."
     max_proven_invitations: int = 256
+    dpd_idle: float = 60.0
+    "Silence of a peer that there are tunnels with, after which it is asked whether it is there (RFC 3706); 0: never."
+    channel_idle: float = 1800.0
+    "A keying channel without tunnels that was not used for so long is closed at its end, not replaced."
     max_half_open: int = 1000
     "Keying channels that strangers, who receive at their addresses, have begun and not finished."
     max_half_open_per_prefix: int = 32

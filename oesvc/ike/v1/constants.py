@@ -153,6 +153,9 @@ class NotifyType(IntEnum):
     RESPONDER_LIFETIME = 24576
     REPLAY_STATUS = 24577
     INITIAL_CONTACT = 24578
+    R_U_THERE = 36136
+    "RFC 3706 section 5.2; so is the next."
+    R_U_THERE_ACK = 36137
 
 
 LAST_ERROR_NOTIFY = 8191
@@ -175,6 +178,13 @@ LINGER = 60.0
 DELETE_TRIES = 3
 DELETE_SPACING = 10.0
 "RFC 4322 section 3.4.2."
+SEQUENCE_OCTETS = 4
+"RFC 3706 section 5.4."
+DPD_TRIES = 5
+DPD_SPACING = 3.0
+"Seconds between questions whether a peer is there."
+REKEY_SPACING = 60.0
+"Seconds between tries to replace a keying channel that nears its end."
 MAX_EXCHANGES = 4096
 "Exchanges that a peer may begin under one keying channel; their message IDs are remembered against replay."
 MAX_IDENTITIES = 3

@@ -20,13 +20,16 @@ from oesvc.ike.v1.constants import (
 )
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import ExchangeTypeError, MalformedError, PeerError, UnexpectedError
-from oesvc.ike.v1.informational import Informational, deletions, names, notifications
+from oesvc.ike.v1.informational import LIVENESS, Informational, deletions, names
+from oesvc.ike.v1.liveness import Liveness
 from oesvc.ike.v1.phase1 import Phase1
 from oesvc.ike.v1.phase2 import Phase2
+from oesvc.ike.v1.renewal import Renewal
 from oesvc.ike.v1.teardown import Teardown
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear
+from oesvc.ike.v1.wire.payloads import Notification
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
 
@@ -37,9 +40,11 @@ class IkeEngine:
     def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
         self._core = Core(config, entropy)
         self._informational = Informational(self._core)
-        self._phase2 = Phase2(self._core, self._informational)
+        self._phase2 = Phase2(self._core, self._informational, self._noticed)
         self._phase1 = Phase1(self._core, self._phase2, self._informational, self._stands)
         self._teardown = Teardown(self._core, self._phase1, self._phase2, self._informational)
+        self._renewal = Renewal(self._core, self._phase1)
+        self._liveness = Liveness(self._core, self._informational, self._teardown.peer_died)
         self._closed = False
 
     def initiate(self, flow: Flow, local: Address, peer: Address, identity: Identity,
@@ -61,7 +66,7 @@ class IkeEngine:
 
     def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None:
         if claimed := self._core.channels.get(channel):
-            self._phase1.keys_found(claimed, keys, now)
+            (self._renewal if claimed.standing else self._phase1).keys_found(claimed, keys, now)
 
     def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
         if claimed := self._core.channels.get(channel):
@@ -164,21 +169,32 @@ class IkeEngine:
         """Phase 1 has just ended, maybe with the word that the peer begins anew."""
         if channel.standing and channel.standing.initial_contact:
             self._teardown.initial_contact(channel, now)
+        self._liveness.watch(channel, now)
+        self._renewal.watch(channel)
+
+    def _noticed(self, channel: Channel, notices: Sequence[Notification], now: float) -> None:
+        """An authentic status notify, alone or with quick mode."""
+        for notification in notices:
+            if notification.type == NotifyType.INITIAL_CONTACT:
+                self._teardown.initial_contact(channel, now)
+            elif notification.type == NotifyType.RESPONDER_LIFETIME:
+                self._phase1.shorten(channel, notification)
 
     def _informed(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
         """What comes in clear, or before the peer has proved itself, is no more than a hint."""
         if channel.standing and not header.encrypted:
             raise UnexpectedError("an informational message in clear under a standing keying channel")
-        message = (self._informational.open(channel, header, data) if header.encrypted
+        message = (self._informational.open(channel, header, data, now) if header.encrypted
                    else open_clear(header, data))
         for name in names(message):
             self._core.saw(Way.RECEIVED, name, channel, None, header.encrypted)
-        for notification in notifications(message):
+        for notification in message.notifications():
             if not channel.standing:
                 self._phase1.notified(channel, notification)
-            elif notification.type == NotifyType.INITIAL_CONTACT:
-                self._teardown.initial_contact(channel, now)
+            elif notification.type in LIVENESS:
+                self._liveness.received(channel, notification, header.message_id, now)
             else:
+                self._noticed(channel, [notification], now)
                 self._phase2.refused_by_peer(channel, notification)
         for deletion in deletions(message) if channel.standing else []:
             self._teardown.received(channel, deletion, now)

@@ -7,7 +7,7 @@ from oesvc.ike.crypto.keymat import Secrets
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.events import Way
 from oesvc.ike.v1.channels import Channel
-from oesvc.ike.v1.constants import ExchangeType, NotifyType, PayloadType, Protocol, name_of
+from oesvc.ike.v1.constants import ExchangeType, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import HashError, UnexpectedError
 from oesvc.ike.v1.main_mode import Claimed, IdentitySent, ValueAnswered
@@ -15,6 +15,9 @@ from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import Message, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
 from oesvc.ipsec.flow import Flow
+
+LIVENESS = (NotifyType.R_U_THERE, NotifyType.R_U_THERE_ACK)
+ONE_LIVENESS = [{int(type)} for type in LIVENESS]
 
 
 class Informational:
@@ -27,6 +30,10 @@ class Informational:
         payload = Payload(PayloadType.NOTIFICATION, notification.pack())
         self._send(channel, payload, f"notify {notification.name}", flow)
 
+    def send_unremembered(self, channel: Channel, notification: Notification, message_id: int) -> None:
+        """One that is sent often and means little: nobody is told of it, its message ID is not kept."""
+        self._seal(channel, Payload(PayloadType.NOTIFICATION, notification.pack()), message_id)
+
     def send_delete(self, channel: Channel, deletion: Deletion, flow: Flow | None) -> None:
         self._send(channel, Payload(PayloadType.DELETE, deletion.pack()), "delete", flow)
 
@@ -38,8 +45,11 @@ class Informational:
         data = seal_clear(reply, [Payload(PayloadType.NOTIFICATION, notification.pack())])
         self._core.send(data, datagram.local, datagram.peer)
 
-    def open(self, channel: Channel, header: Header, data: bytes) -> Message:
-        """Read a message under a channel's keys. Raises PeerError unless it is authentic and new."""
+    def open(self, channel: Channel, header: Header, data: bytes, now: float) -> Message:
+        """Read a message under a channel's keys. Raises PeerError unless it is authentic and new.
+
+        Whether those of RFC 3706 are new is for their sequence numbers to tell.
+        """
         secrets, last_block = _keys(channel)
         if not header.message_id or header.message_id in channel.used_ids:
             raise UnexpectedError("an informational message with a message ID that was used before")
@@ -47,33 +57,39 @@ class Informational:
         digest, covered = message.after_hash()
         if not compare_digest(digest, _hash(secrets, header.message_id, covered)):
             raise HashError("an informational message whose HASH(1) does not verify")
+        if is_liveness(message):
+            return message
         if not channel.use_id(header.message_id):
             raise UnexpectedError("too many exchanges under one keying channel")
+        channel.heard_at = now
         return message
 
     def _send(self, channel: Channel, payload: Payload, name: str, flow: Flow | None) -> None:
+        self._seal(channel, payload, self._core.new_message_id(channel))
+        self._core.saw(Way.SENT, name, channel, flow, encrypted=True)
+
+    def _seal(self, channel: Channel, payload: Payload, message_id: int) -> None:
         secrets, last_block = _keys(channel)
-        message_id = self._core.new_message_id(channel)
         digest = _hash(secrets, message_id, pack_chain([payload]))
         data, _ = seal_encrypted(channel.header(ExchangeType.INFORMATIONAL, message_id),
                                  [Payload(PayloadType.HASH, digest), payload],
                                  _state(secrets, last_block, message_id))
         self._core.send(data, channel.local, channel.peer)
-        self._core.saw(Way.SENT, name, channel, flow, encrypted=True)
-
-
-def notifications(message: Message) -> list[Notification]:
-    return [Notification.parse(body) for body in message.all(PayloadType.NOTIFICATION)]
 
 
 def deletions(message: Message) -> list[Deletion]:
     return [Deletion.parse(body) for body in message.all(PayloadType.DELETE)]
 
 
+def is_liveness(message: Message) -> bool:
+    """Whether it is a message of RFC 3706 and nothing else."""
+    return {notification.type for notification in message.notifications()} in ONE_LIVENESS and not deletions(message)
+
+
 def names(message: Message) -> list[str]:
-    """What a message is, for people."""
-    return ([f"notify {name_of(NotifyType, notification.type)}" for notification in notifications(message)]
-            + ["delete" for _ in deletions(message)])
+    """What is worth to be told of a message, for people."""
+    return ([f"notify {notification.name}" for notification in message.notifications()
+             if notification.type not in LIVENESS] + ["delete" for _ in deletions(message)])
 
 
 def _keys(channel: Channel) -> tuple[Secrets, bytes]:

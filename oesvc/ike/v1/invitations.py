@@ -51,6 +51,8 @@ class Invitation:
     "SAi_b."
     suite: Phase1Suite
     lifetime: Lifetime
+    shortened: bool
+    "The initiator has offered a longer one."
     extensions: Extensions
     answer: bytes = field(repr=False)
     "All that follows the header of message 2."
@@ -133,9 +135,12 @@ class Invitations:
             raise MalformedError(f"a message 1 of {len(body)} octets; {LONGEST} are the most that we read")
         message = open_clear(header, header.pack(body))
         offer = message.one(PayloadType.SA)
-        suite, lifetime, choice = phase1_offer.choose(offer, self._config.profile, self._config.phase1_lifetime)
+        config = self._config
+        suite, lifetime, shortened, choice = phase1_offer.choose(offer, config.profile, config.phase1_lifetime,
+                                                                 config.phase1_floor)
         answer = pack_chain((Payload(PayloadType.SA, choice), *announce(self._config.extensions)))
-        invitation = Invitation(self._new_number(), body, offer, suite, lifetime, announced(message), answer)
+        invitation = Invitation(self._new_number(), body, offer, suite, lifetime, shortened, announced(message),
+                                answer)
         self._by_number[invitation.number] = self._by_body[body] = self._unproven[invitation.number] = invitation
         self._octets += invitation.octets
         while self._octets > self._config.max_invitation_octets:

@@ -32,7 +32,7 @@ from oesvc.ike.v1.identification import pack_identity, parse_identity
 from oesvc.ike.v1.offers import Phase1Suite, Profile
 from oesvc.ike.v1.vendor import Extensions, announce, announced
 from oesvc.ike.v1.wire.message import Message
-from oesvc.ike.v1.wire.payloads import Notification, Payload
+from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import Lifetime
 
@@ -68,6 +68,8 @@ class Agreement:
     lifetime: Lifetime
     secrets: Secrets
     cookies: Cookies
+    shortened: bool
+    "As responder: the initiator does not know yet that the lifetime is shorter than what it offered."
     offer: bytes
     "SAi_b: the initiator's SA payload without its generic header."
     public_i: bytes
@@ -101,6 +103,7 @@ class ChoiceSent:
     offer: bytes
     suite: Phase1Suite
     lifetime: Lifetime
+    shortened: bool
     extensions: Extensions
 
 
@@ -250,7 +253,8 @@ def _agree(stage: ChoiceSent | ValueSent, message: Message, nonces: bytes, share
     suite, header = stage.suite, message.header
     cookies = Cookies(header.initiator_cookie, header.responder_cookie)
     secrets = derive_secrets(suite.hash, suite.cipher.algorithm, suite.cipher.key_bits // 8, nonces, shared, cookies)
-    return Agreement(suite, stage.lifetime, secrets, cookies, stage.offer, public_i, public_r, stage.extensions)
+    return Agreement(suite, stage.lifetime, secrets, cookies, isinstance(stage, ChoiceSent) and stage.shortened,
+                     stage.offer, public_i, public_r, stage.extensions)
 
 
 def _verified(key: RsaPublicKey | None, identity: Identity, keys: Sequence[RsaPublicKey]) -> RsaPublicKey:
@@ -262,4 +266,4 @@ def _verified(key: RsaPublicKey | None, identity: Identity, keys: Sequence[RsaPu
 
 def _says_initial_contact(message: Message) -> bool:
     """RFC 2407 section 4.6.3.3."""
-    return any(Notification.parse(body).type == NotifyType.INITIAL_CONTACT for body in message.all(P.NOTIFICATION))
+    return any(notice.type == NotifyType.INITIAL_CONTACT for notice in message.notifications())

@@ -4,11 +4,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from oesvc.ike.v1.constants import MAX_KILOBYTES, MAX_NUMBER_OCTETS, LifeType, name_of
-from oesvc.ike.v1.errors import NoProposalChosenError
+from oesvc.ike.v1.constants import (
+    MAX_KILOBYTES,
+    MAX_NUMBER_OCTETS,
+    EspAttribute,
+    LifeType,
+    NotifyType,
+    Phase1Attribute,
+    Protocol,
+    name_of,
+)
+from oesvc.ike.v1.errors import MalformedError, NoProposalChosenError
+from oesvc.ike.v1.wire.payloads import Notification
 from oesvc.ike.v1.wire.proposals import Attribute, Transform
 from oesvc.ipsec.sa import Lifetime
 
+LIFE_ATTRIBUTES: dict[int, tuple[int, int]] = {
+    Protocol.ISAKMP: (Phase1Attribute.LIFE_TYPE, Phase1Attribute.LIFE_DURATION),
+    Protocol.ESP: (EspAttribute.LIFE_TYPE, EspAttribute.LIFE_DURATION),
+}
+UNLIMITED = 1 << 64
 MAX_SAID = 16
 "Transforms that a refusal tells of, one by one."
 
@@ -53,10 +68,46 @@ def lifetime_attributes(life_type: int, life_duration: int, lifetime: Lifetime) 
                  for attribute in (Attribute.of(life_type, unit), Attribute.of(life_duration, amount)))
 
 
+def within(ours: Lifetime, theirs: Lifetime, floor: Lifetime) -> tuple[Lifetime, bool]:
+    """The lifetime that satisfies both, and whether it is shorter than theirs. Raises MismatchError below the floor.
+
+    Whoever is to make new keys every few seconds has been made to work for somebody else.
+    """
+    agreed = shorter(ours, theirs)
+    for name, amount, least in (("seconds", agreed.seconds, min(floor.seconds, ours.seconds)),
+                                ("kilobytes", agreed.kilobytes, min(floor.kilobytes, ours.kilobytes or UNLIMITED))):
+        if 0 < amount < least:
+            raise MismatchError(f"a lifetime of {amount} {name}; {least} are the least")
+    return agreed, agreed.seconds < theirs.seconds or 0 < agreed.kilobytes < theirs.kilobytes
+
+
 def shorter(ours: Lifetime, theirs: Lifetime) -> Lifetime:
     """The lifetime that satisfies both; what is 0 is not limited, and seconds of ours always are."""
     return Lifetime(min(ours.seconds, theirs.seconds or ours.seconds),
                     min(filter(None, (ours.kilobytes, theirs.kilobytes)), default=0))
+
+
+def lifetime_notice(protocol: int, spi: bytes, lifetime: Lifetime) -> Notification:
+    """Tells an initiator that we let keys end earlier than it has offered (RFC 2407 section 4.6.3.1)."""
+    attributes = lifetime_attributes(*LIFE_ATTRIBUTES[protocol], lifetime)
+    return Notification(protocol, NotifyType.RESPONDER_LIFETIME, spi,
+                        b"".join(attribute.pack() for attribute in attributes))
+
+
+def responder_lifetime(notices: Iterable[Notification], protocol: int, agreed: Lifetime) -> Lifetime:
+    """What is agreed, or less where the responder says so. Raises MalformedError."""
+    for notification in notices:
+        if notification.type == NotifyType.RESPONDER_LIFETIME and notification.protocol == protocol:
+            agreed = shorter(agreed, _read_lifetime(notification.data, *LIFE_ATTRIBUTES[protocol]))
+    return agreed
+
+
+def _read_lifetime(data: bytes, life_type: int, life_duration: int) -> Lifetime:
+    transform = Transform.parse(bytes(4) + data)
+    try:
+        return read_attributes(transform, LifeType, life_type, life_duration).lifetime
+    except MismatchError as error:
+        raise MalformedError(f"a responder's lifetime: {error}") from None
 
 
 def refusal(mismatches: Iterable[str], acceptable: str) -> NoProposalChosenError:

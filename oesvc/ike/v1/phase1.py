@@ -1,6 +1,7 @@
 """Runs main mode for all keying channels, in both roles: RFC 2409 section 5.1, RFC 4322 sections 3.2.5 and 3.3.1."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
@@ -35,6 +36,7 @@ from oesvc.ike.v1.main_mode import (
     out_1,
     with_keys_out_6,
 )
+from oesvc.ike.v1.negotiation import responder_lifetime
 from oesvc.ike.v1.phase1_offer import say
 from oesvc.ike.v1.phase2 import Phase2
 from oesvc.ike.v1.retransmit import Retransmission
@@ -43,6 +45,7 @@ from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.sa import Lifetime
 
 
 class Phase1:
@@ -69,7 +72,7 @@ class Phase1:
         if pending:
             pending.waiting.append(tunnel)
         else:
-            self._begin(tunnel, expectation, now)
+            self.begin(tunnel.local, tunnel.peer, expectation, tunnel.gives_up, now, [tunnel])
 
     def first_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         """A stranger's invitation to a keying channel: answered and forgotten. Raises PeerError."""
@@ -85,10 +88,12 @@ class Phase1:
         """Of a stranger who has got our message 2: this begins a channel. Raises PeerError."""
         invitation = self._core.invitations.redeem(header, datagram.local, datagram.peer, now)
         self._check_budgets(datagram.peer.address)
-        stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.extensions)
+        stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.shortened,
+                           invitation.extensions)
         exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, self._core.calculate)
+        ourselves = self._ourselves(datagram.local.address, None)
         channel = Channel(self._core.channels.next_id(), datagram.local, datagram.peer, header.initiator_cookie,
-                          header.responder_cookie, self._ourselves(datagram.local.address, None), exchange, now)
+                          header.responder_cookie, ourselves, exchange, now)
         channel.invitation = invitation
         self._add(channel, now + self._core.config.keying_time)
         for way, name in (Way.RECEIVED, "main mode 1"), (Way.SENT, "main mode 2"):
@@ -172,15 +177,21 @@ class Phase1:
         self._renew(self._phase2.unanswered(channel), now)
         self.end(channel, KeyingFailure.PHASE2_REFUSED, detail)
 
-    def _begin(self, tunnel: TunnelRecord, expectation: Expectation, now: float) -> None:
-        ourselves = self._ourselves(tunnel.local, expectation)
+    def begin(self, local: Address, peer: Address, expectation: Expectation, deadline: float, now: float,
+              waiting: Sequence[TunnelRecord] = ()) -> None:
+        """Invite a peer to a keying channel, for the tunnels that wait for it."""
         outcome = out_1(self._core.config)
         exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate)
-        channel = Channel(self._core.channels.next_id(), Endpoint(tunnel.local, PORT), Endpoint(tunnel.peer, PORT),
-                          self._core.new_cookie(), NO_COOKIE, ourselves, exchange, now)
-        channel.waiting.append(tunnel)
-        self._add(channel, tunnel.gives_up)
+        channel = Channel(self._core.channels.next_id(), Endpoint(local, PORT), Endpoint(peer, PORT),
+                          self._core.new_cookie(), NO_COOKIE, self._ourselves(local, expectation), exchange, now)
+        channel.waiting.extend(waiting)
+        self._add(channel, deadline)
         self._send(channel, outcome, now)
+
+    def want_keys(self, channel: Channel) -> None:
+        """Ask for the keys of a standing channel's peer, which is to prove itself anew."""
+        if channel.standing:
+            self._core.tell(KeysWanted(channel.id, channel.peer.address, channel.standing.identity))
 
     def _ourselves(self, local: Address, expectation: Expectation | None) -> Ourselves:
         config = self._core.config
@@ -189,6 +200,9 @@ class Phase1:
                          expectation)
 
     def _add(self, channel: Channel, deadline: float) -> None:
+        peer = channel.peer.address
+        channel.first_contact = not (any(tunnel.up_since for tunnel in self._core.tunnels.of_peer(peer))
+                                     or any(other.standing for other in self._core.channels.with_peer(peer)))
         self._core.channels.add(channel)
         channel.deadline = self._core.timers.at(deadline, lambda now: self._out_of_time(channel))
 
@@ -279,14 +293,14 @@ class Phase1:
         agreement, exchange = stage.agreement, channel.main_mode
         last_block = exchange.state.iv if exchange.state else b""
         standing = Standing(stage.identity, stage.key, agreement.secrets, last_block, agreement.suite.group,
-                            agreement.extensions, now, now + agreement.lifetime.seconds, stage.initial_contact)
+                            agreement.extensions, now, now + agreement.lifetime.seconds, stage.initial_contact,
+                            agreement.lifetime if agreement.shortened else None)
         self._core.channels.stands(channel, standing)
         if channel.invitation:
             self._core.invitations.prove(channel.invitation)
         if channel.deadline:
             channel.deadline.cancel()
-        channel.deadline = self._core.timers.at(standing.expires,
-                                              lambda now: self._close(channel, "the keying channel has expired"))
+        self._expires(channel, standing.expires)
         self._core.timers.at(now + LINGER, lambda now: exchange.finish())
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         self._stands(channel, now)
@@ -295,6 +309,20 @@ class Phase1:
         for tunnel in waiting:
             if self._core.tunnels.get(tunnel.id):
                 self._phase2.begin(tunnel, channel, standing, now)
+
+    def shorten(self, channel: Channel, notification: Notification) -> None:
+        """The responder lets the channel end earlier than we had offered. Raises MalformedError."""
+        standing = channel.standing
+        if standing and notification.protocol == Protocol.ISAKMP and channel.deadline:
+            ours = Lifetime(int(standing.expires - standing.since))
+            lifetime = responder_lifetime([notification], Protocol.ISAKMP, ours)
+            channel.standing = replace(standing, expires=standing.since + lifetime.seconds)
+            channel.deadline.cancel()
+            self._expires(channel, channel.standing.expires)
+
+    def _expires(self, channel: Channel, when: float) -> None:
+        channel.deadline = self._core.timers.at(
+            when, lambda now: self._close(channel, "the keying channel has expired"))
 
     def _bound_peer(self, peer: Address) -> None:
         """No peer has more channels than it needs."""

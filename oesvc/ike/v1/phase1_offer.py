@@ -6,7 +6,7 @@ from oesvc.ike.crypto.groups import Group
 from oesvc.ike.crypto.keymat import Hash
 from oesvc.ike.v1.constants import KEY_IKE, AuthenticationMethod, Phase1Attribute, Protocol, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError
-from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, shorter
+from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, shorter, within
 from oesvc.ike.v1.offers import Cipher, Phase1Suite, Profile
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.sa import Lifetime
@@ -27,8 +27,10 @@ def offer(profile: Profile, lifetime: Lifetime) -> bytes:
     return pack_sa((Proposal(1, Protocol.ISAKMP, b"", transforms),))
 
 
-def choose(body: bytes, profile: Profile, ours: Lifetime) -> tuple[Phase1Suite, Lifetime, bytes]:
-    """The first acceptable transform in the initiator's order, and the SA payload's body that returns it unmodified.
+def choose(body: bytes, profile: Profile, ours: Lifetime, floor: Lifetime) -> tuple[Phase1Suite, Lifetime, bool, bytes]:
+    """The first acceptable transform in the initiator's order; the SA payload's body that returns it unmodified.
+
+    Between them the lifetime, and whether it is shorter than what the initiator will think it is.
 
     Raises NoProposalChosenError, which says of every transform why it was not taken.
     """
@@ -38,11 +40,12 @@ def choose(body: bytes, profile: Profile, ours: Lifetime) -> tuple[Phase1Suite, 
             try:
                 suite, theirs = _read(proposal, transform)
                 _accept(suite, profile)
+                lifetime, shortened = within(ours, theirs, floor)
             except MismatchError as mismatch:
                 mismatches.append(f"proposal {proposal.number} transform {transform.number}: {mismatch}")
             else:
                 chosen = Proposal(proposal.number, proposal.protocol, proposal.spi, (transform,))
-                return suite, shorter(ours, theirs), pack_sa((chosen,))
+                return suite, lifetime, shortened, pack_sa((chosen,))
     raise refusal(mismatches, _acceptable(profile))
 
 

@@ -1,5 +1,7 @@
 """Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
 
+from collections.abc import Callable, Sequence
+
 from oesvc.ike.events import DatagramRefused, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
@@ -8,6 +10,7 @@ from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.negotiation import lifetime_notice
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
 from oesvc.ike.v1.quick_mode import (
     INITIATOR,
@@ -37,8 +40,10 @@ from oesvc.ipsec.flow import Address
 class Phase2:
     """Brings tunnels up."""
 
-    def __init__(self, core: Core, informational: Informational) -> None:
-        self._core, self._informational = core, informational
+    def __init__(self, core: Core, informational: Informational,
+                 noticed: Callable[[Channel, Sequence[Notification], float], None]) -> None:
+        """`noticed` is told of the authentic status notifies that come with a quick mode."""
+        self._core, self._informational, self._noticed = core, informational, noticed
 
     def begin(self, tunnel: TunnelRecord, channel: Channel, standing: Standing, now: float) -> None:
         """Propose a tunnel under a standing channel."""
@@ -80,12 +85,14 @@ class Phase2:
                 self._core.send(again, channel.local, channel.peer)
             return
         exchange.take(tunnel.terms, header, data, now,
-                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome),
+                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, now),
                       lambda error: self._not_taken(channel, error))
 
-    def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome) -> None:
+    def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, now: float) -> None:
+        channel.heard_at = channel.used_at = now
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
+            self._noticed(channel, outcome.stage.notices, now)
             self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
             self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound, outcome.stage.outbound)))
         elif isinstance(outcome.stage, ConfirmedByPeer):
@@ -194,6 +201,8 @@ class Phase2:
         self._check_budgets(exchange.stage, channel.peer.address)
         if not channel.use_id(exchange.message_id):
             raise BusyError("too many exchanges under one keying channel")
+        channel.heard_at = channel.used_at = now
+        self._noticed(channel, exchange.stage.notices, now)
         flow = exchange.stage.flow
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
                               standing.identity, (standing.key,), TunnelState.NEGOTIATING,
@@ -249,6 +258,7 @@ class Phase2:
             return
         data = exchange.seal(channel.header(ExchangeType.QUICK_MODE, exchange.message_id), outcome, now)
         self._core.send(data, channel.local, channel.peer)
+        channel.greeted = True
         self._core.saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, tunnel.flow, encrypted=True)
         if repeat:
             exchange.retransmission = Retransmission(
@@ -261,8 +271,8 @@ class Phase2:
 
     def _terms(self, channel: Channel, standing: Standing, message_id: int) -> Terms:
         config = self._core.config
-        return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, self._core.entropy,
-                     channel.local.address, channel.peer.address)
+        return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, config.phase2_floor,
+                     self._core.entropy, channel.local.address, channel.peer.address, _greeting(channel, standing))
 
     def _exchange(self, standing: Standing, message_id: int, ladder: Ladder) -> Exchange:
         state = standing.secrets.phase2_state(standing.last_block, message_id)
@@ -270,3 +280,13 @@ class Phase2:
 
     def _channel(self, tunnel: TunnelRecord) -> Channel | None:
         return self._core.channels.get(tunnel.channel_id) if tunnel.channel_id is not None else None
+
+
+def _greeting(channel: Channel, standing: Standing) -> tuple[Notification, ...]:
+    """What goes with the first quick mode under a channel, whose HASH covers it; in main mode nothing would."""
+    cookies, notices = channel.cookie_i + channel.cookie_r, []
+    if channel.first_contact and not channel.greeted:
+        notices.append(Notification(Protocol.ISAKMP, NotifyType.INITIAL_CONTACT, cookies))
+    if standing.shortened and not channel.greeted:
+        notices.append(lifetime_notice(Protocol.ISAKMP, cookies, standing.shortened))
+    return tuple(notices)

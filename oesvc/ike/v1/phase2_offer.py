@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from oesvc.ike.crypto.groups import Group, public_length
 from oesvc.ike.v1.constants import RESERVED_SPIS, Encapsulation, EspAttribute, Protocol, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError, SpiError
-from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, shorter
+from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, within
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, Lifetime
@@ -25,6 +25,7 @@ INTEGRITY_OCTETS = {Integrity.HMAC_MD5_96: 16, Integrity.HMAC_SHA1_96: 20, Integ
 GCM_SALT_OCTETS = 4
 "RFC 4106 section 8.1."
 SPI_OCTETS = 4
+NO_FLOOR = Lifetime(0)
 GROUPS = {int(group): group for group in Group}
 
 
@@ -35,6 +36,8 @@ class Phase2Suite:
     esp: EspTransform
     group: Group
     lifetime: Lifetime
+    shortened: bool
+    "It is shorter than what the initiator offered."
 
 
 def key_octets(transform: EspTransform) -> tuple[int, int]:
@@ -50,7 +53,7 @@ def offer(profile: Profile, group: Group, lifetime: Lifetime, spi: int) -> bytes
     return pack_sa((Proposal(1, Protocol.ESP, spi.to_bytes(SPI_OCTETS, "big"), transforms),))
 
 
-def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None) \
+def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None, floor: Lifetime = NO_FLOOR) \
         -> tuple[Phase2Suite, int, Proposal]:
     """The first acceptable transform in the initiator's order, the initiator's SPI, and the proposal to return.
 
@@ -63,7 +66,7 @@ def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None)
             try:
                 if [other.number for other in proposals].count(proposal.number) > 1:
                     raise MismatchError("it is to be combined with another protocol")
-                suite = _read(proposal, transform, ours)
+                suite = _read(proposal, transform, ours, floor)
                 _accept(suite, profile, ke_octets)
             except MismatchError as mismatch:
                 mismatches.append(f"proposal {proposal.number} transform {transform.number}: {mismatch}")
@@ -86,7 +89,7 @@ def accept_choice(body: bytes, profile: Profile, group: Group, ours: Lifetime) -
     if len(proposals) != 1 or len(proposals[0].transforms) != 1:
         raise NoProposalChosenError("the responder returned more than one proposal or transform")
     try:
-        suite = _read(proposals[0], proposals[0].transforms[0], ours)
+        suite = _read(proposals[0], proposals[0].transforms[0], ours, NO_FLOOR)
     except MismatchError as mismatch:
         raise NoProposalChosenError(f"the responder chose what was not offered: {mismatch}") from None
     if suite.esp not in profile.esp or suite.group is not group:
@@ -118,7 +121,7 @@ def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime)
     ))
 
 
-def _read(proposal: Proposal, transform: Transform, ours: Lifetime) -> Phase2Suite:
+def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifetime) -> Phase2Suite:
     """A transform as a suite of ours. Raises MismatchError with all that is wrong with it."""
     if proposal.protocol != Protocol.ESP:
         raise MismatchError(f"protocol {name_of(Protocol, proposal.protocol)} instead of ESP")
@@ -138,7 +141,7 @@ def _read(proposal: Proposal, transform: Transform, ours: Lifetime) -> Phase2Sui
         raise MismatchError(" and ".join(wrong))
     bits = get(A.KEY_LENGTH, 192 if encryption is Encryption.DES3_CBC else 0)
     esp = EspTransform(encryption, bits, None if integrity is None else INTEGRITIES[integrity])
-    return Phase2Suite(esp, group, shorter(ours, attributes.lifetime))
+    return Phase2Suite(esp, group, *within(ours, attributes.lifetime, floor))
 
 
 def _accept(suite: Phase2Suite, profile: Profile, ke_octets: int | None) -> None:

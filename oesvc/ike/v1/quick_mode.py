@@ -12,7 +12,8 @@ The responder stops after 1, until the tunnel is authorized (RFC 4322 section 3.
 SA is installed; the initiator stops before 3, until both are (section 11.2, 5O and 5P).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hmac import compare_digest
 
@@ -29,10 +30,11 @@ from oesvc.ike.v1.errors import (
 )
 from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
+from oesvc.ike.v1.negotiation import lifetime_notice, responder_lifetime
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
 from oesvc.ike.v1.wire.message import Message
-from oesvc.ike.v1.wire.payloads import Payload, pack_chain
+from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ike.v1.wire.proposals import Proposal, parse_sa
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import IpsecSa, Lifetime
@@ -48,9 +50,12 @@ class Terms:
     message_id: int
     profile: Profile
     lifetime: Lifetime
+    floor: Lifetime
     entropy: Entropy = field(repr=False)
     local: Address
     peer: Address
+    notices: tuple[Notification, ...]
+    "To go with our first message."
 
     def hash(self, data: bytes) -> bytes:
         """HASH(1) and HASH(2): prf(SKEYID_a, M-ID | ...)."""
@@ -84,6 +89,7 @@ class Answered:
     inbound: IpsecSa
     outbound: IpsecSa
     confirmation: Payload
+    notices: tuple[Notification, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ class ToAuthorize:
     nonce: bytes
     public: bytes
     ids: tuple[bytes, ...]
+    notices: tuple[Notification, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,8 @@ def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Climb:
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, pair.public),
                 Payload(P.IDENTIFICATION, pack_host(flow.source)),
-                Payload(P.IDENTIFICATION, pack_host(flow.destination)))
+                Payload(P.IDENTIFICATION, pack_host(flow.destination)),
+                *_notices(terms))
     return Outcome(Proposed(flow, spi, group, pair, nonce), _with_hash(terms, b"", payloads))
 
 
@@ -160,7 +168,8 @@ def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
     payloads = (Payload(P.SA, phase2_offer.answer(stage.chosen, spi)),
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, public),
-                *(Payload(P.IDENTIFICATION, body) for body in stage.ids))
+                *(Payload(P.IDENTIFICATION, body) for body in stage.ids),
+                *_notices(terms), *_notice_of_lifetime(stage.suite, spi))
     return Outcome(ToAnswer(inbound, outbound, nonces, _with_hash(terms, stage.nonce, payloads)))
 
 
@@ -172,13 +181,15 @@ def out_2(stage: ToAnswer) -> Outcome:
 def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     _check_hash(terms, stage.nonce, message)
     suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime)
+    notices = message.notifications()
+    suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, suite.lifetime))
     ids = message.all(P.IDENTIFICATION)
     if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")
     nonces = stage.nonce + message.nonce()
     shared = yield partial(stage.key_pair.shared_secret, message.one(P.KEY_EXCHANGE))
     inbound, outbound = _make_sas(terms, stage.flow, suite, (stage.spi, spi), shared, nonces)
-    return Outcome(Answered(inbound, outbound, Payload(P.HASH, terms.final_hash(nonces))))
+    return Outcome(Answered(inbound, outbound, Payload(P.HASH, terms.final_hash(nonces)), notices))
 
 
 def out_3(stage: Answered) -> Outcome:
@@ -208,14 +219,15 @@ NAME_SENT: dict[type, str] = {Proposed: "quick mode 1", AnswerSent: "quick mode 
 def _read_proposal(terms: Terms, message: Message) -> ToAuthorize:
     public = message.one(P.KEY_EXCHANGE) if message.has(P.KEY_EXCHANGE) else None
     suite, spi, chosen = phase2_offer.choose(message.one(P.SA), terms.profile, terms.lifetime,
-                                             None if public is None else len(public))
+                                             None if public is None else len(public), terms.floor)
     ids = message.all(P.IDENTIFICATION)
     if len(ids) != 2:
         raise IdentityError(f"{len(ids)} identities instead of the two hosts of a tunnel")
     theirs, ours = map(parse_host, ids)
     if theirs.version != ours.version:
         raise IdentityError(f"{theirs} and {ours} are of different address families")
-    return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids))
+    return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids),
+                       message.notifications())
 
 
 def _make_sas(terms: Terms, flow: Flow, suite: Phase2Suite, spis: tuple[int, int], shared: bytes,
@@ -230,6 +242,16 @@ def _make_sas(terms: Terms, flow: Flow, suite: Phase2Suite, spis: tuple[int, int
                        suite.lifetime)
 
     return (sa(spis[0], terms.peer, terms.local, flow.reversed()), sa(spis[1], terms.local, terms.peer, flow))
+
+
+def _notices(terms: Terms) -> Iterator[Payload]:
+    return (Payload(P.NOTIFICATION, notice.pack()) for notice in terms.notices)
+
+
+def _notice_of_lifetime(suite: Phase2Suite, spi: int) -> Iterator[Payload]:
+    if suite.shortened:
+        notice = lifetime_notice(Protocol.ESP, spi.to_bytes(SPI_OCTETS, "big"), suite.lifetime)
+        yield Payload(P.NOTIFICATION, notice.pack())
 
 
 def _with_hash(terms: Terms, head: bytes, payloads: tuple[Payload, ...]) -> tuple[Payload, ...]:

@@ -1,9 +1,9 @@
 """Ends of tunnels and channels, coordinated by deletes: RFC 4322 sections 3.4.2 and 9.3."""
 
-from oesvc.ike.events import TunnelDeleted, TunnelGone
+from oesvc.ike.events import TunnelDeleted, TunnelGone, TunnelLost
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel
-from oesvc.ike.v1.constants import DELETE_SPACING, DELETE_TRIES, Protocol
+from oesvc.ike.v1.constants import DELETE_SPACING, DELETE_TRIES, DPD_TRIES, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.phase1 import Phase1
@@ -51,6 +51,17 @@ class Teardown:
                     and tunnel.identity == channel.standing.identity
                     and tunnel.up_since is not None and tunnel.up_since < channel.begun):
                 self._lost_by_peer(tunnel)
+
+    def peer_died(self, channel: Channel, now: float) -> None:
+        """The peer does not answer under its newest channel: nothing that it shares with us is of use."""
+        peer, identity = channel.peer.address, channel.standing and channel.standing.identity
+        detail = f"{peer} answered none of {DPD_TRIES} questions whether it is there"
+        for other in self._of_same_peer(channel):
+            self._phase1.end(other, KeyingFailure.PEER_SILENT, detail)
+        for tunnel in self._core.tunnels.of_peer(peer):
+            if tunnel.identity == identity and tunnel.state is TunnelState.UP:
+                self._phase2.forget(tunnel)
+                self._core.tell(TunnelLost(tunnel.id, tunnel.flow, peer, detail))
 
     def close(self, now: float) -> None:
         """Delete everything. What is being negotiated fails; tunnels wait for the peers' confirmation as ever."""

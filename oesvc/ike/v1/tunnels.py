@@ -52,7 +52,7 @@ class Tunnels:
         self._numbers = count(1)
         self._by_id: dict[TunnelId, TunnelRecord] = {}
         self._inbound: set[int] = set()
-        self._with_peer: dict[Address, int] = {}
+        self._with_peer: dict[Address, dict[TunnelId, TunnelRecord]] = {}
         self._near = PerPrefix()
         self._by_outbound: dict[tuple[Address, int], TunnelRecord] = {}
 
@@ -67,11 +67,14 @@ class Tunnels:
 
     def add(self, tunnel: TunnelRecord) -> None:
         self._by_id[tunnel.id] = tunnel
-        self._with_peer[tunnel.peer] = self.with_peer(tunnel.peer) + 1
+        self._with_peer.setdefault(tunnel.peer, {})[tunnel.id] = tunnel
         self._near.add(tunnel.peer)
 
     def with_peer(self, peer: Address) -> int:
-        return self._with_peer.get(peer, 0)
+        return len(self._with_peer.get(peer, ()))
+
+    def of_peer(self, peer: Address) -> list[TunnelRecord]:
+        return list(self._with_peer.get(peer, {}).values())
 
     def near(self, peer: Address) -> int:
         return self._near.count(peer)
@@ -84,7 +87,7 @@ class Tunnels:
         if self._by_id.pop(tunnel.id, None) is None:
             return
         self._near.remove(tunnel.peer)
-        self._with_peer[tunnel.peer] -= 1
+        del self._with_peer[tunnel.peer][tunnel.id]
         if not self._with_peer[tunnel.peer]:
             del self._with_peer[tunnel.peer]
         if tunnel.inbound_spi is not None:

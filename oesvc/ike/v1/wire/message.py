@@ -7,7 +7,7 @@ from oesvc.ike.crypto.cipher import BlockLengthError, CbcState
 from oesvc.ike.v1.constants import NONCE_LENGTHS, Flag, PayloadType, name_of
 from oesvc.ike.v1.errors import MalformedError, UnexpectedError
 from oesvc.ike.v1.wire.header import LAYOUT, Header
-from oesvc.ike.v1.wire.payloads import GENERIC_HEADER, Payload, pack_chain, parse_chain
+from oesvc.ike.v1.wire.payloads import GENERIC_HEADER, Notification, Payload, pack_chain, parse_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Message:
         if len(found) != 1:
             raise UnexpectedError(f"{len(found)} payloads {kind.name.replace('_', ' ')} instead of one")
         return found[0]
+
+    def notifications(self) -> tuple[Notification, ...]:
+        """Raises MalformedError."""
+        return tuple(Notification.parse(body) for body in self.all(PayloadType.NOTIFICATION))
 
     def nonce(self) -> bytes:
         """The one nonce (RFC 2409 section 5). Raises UnexpectedError, MalformedError."""
