@@ -23,7 +23,7 @@ from oesvc.dns.proof import Denied, Proof, Signed, Unsigned, negative_ttl
 from oesvc.dns.records import Dnskey, RecordType, parse_dnskey, type_text
 from oesvc.dns.signatures import Verified, delegated_keys, parse_signatures, verify
 from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
-from oesvc.dns.zone_cut import Cut, CutKind, ZoneKeys, cut_denied, cut_shown
+from oesvc.dns.zone_cut import Cut, CutKind, ZoneKeys, cut_denied, cut_shown, kept_to_show
 
 # Our choice
 MAX_ZONES = 2000
@@ -207,7 +207,7 @@ class Chain:
             budget.note(trace.Checked, rrset, zone, trusted, reason)
             raise Bogus(reason)
         verified = self._verify(rrset, ZoneKeys(zone, trusted, float("inf")), budget)
-        return ZoneKeys(zone, keys, verified.expires, rrset)
+        return ZoneKeys(zone, keys, verified.expires, kept_to_show(rrset))
 
     @inlineCallbacks
     def _delegated_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
@@ -227,7 +227,7 @@ class Chain:
             budget.note(trace.Checked, rrset, zone, trusted, reason)
             raise Bogus(reason)
         verified = self._verify(rrset, ZoneKeys(zone, trusted, cut.proof.expires), budget)
-        return ZoneKeys(zone, keys, verified.expires, rrset)
+        return ZoneKeys(zone, keys, verified.expires, kept_to_show(rrset))
 
     @inlineCallbacks
     def _prove_unsigned(self, name: Name, apex: Name | None, what: str,
@@ -302,7 +302,8 @@ class Chain:
                                        and link.rrset.owner == zone for link in budget.trace):
             return
         if not isinstance(known, ZoneKeys) or known.shown is None:
-            budget.note(trace.Concluded, zone, known.reason if isinstance(known, Unsigned) else str(known), True)
+            reason = known.reason if isinstance(known, Unsigned) else str(known) if isinstance(known, Bogus) else ""
+            budget.note(trace.Concluded, zone, reason or "its keys were proven", True)
             return
         anchor, cut = self._anchors.get(zone), self._cuts.get(zone)
         trusted: Sequence[Dnskey] = [key for key in known.keys if anchor and anchor.trusts(key)]

@@ -10,6 +10,14 @@ from oesvc.dns.records import Dnskey, Ds, RecordType, parse_ds
 from oesvc.dns.signatures import MAX_DELEGATION_SIGNERS, strongest
 from oesvc.dns.wire import RRset
 
+MAX_SHOWN = 4096
+"Octets of an RRset that are remembered for people; those of a hostile zone could be sixteen times as large."
+
+
+def kept_to_show(rrset: RRset) -> RRset | None:
+    """The RRset with its signatures, if it is not too large to be remembered."""
+    return rrset if sum(map(len, rrset.rdatas + rrset.signatures)) <= MAX_SHOWN else None
+
 
 @dataclass(frozen=True, slots=True)
 class ZoneKeys:
@@ -50,7 +58,7 @@ def cut_shown(rrset: RRset, proof: Proof) -> Cut:
     if not delegation:
         reason = f"{name_text(rrset.owner)} is signed only with algorithms that are not known here"
         return Cut(CutKind.UNSIGNED, Unsigned(reason, proof.expires))
-    return Cut(CutKind.SIGNED, proof, delegation, rrset)
+    return Cut(CutKind.SIGNED, proof, delegation, kept_to_show(rrset))
 
 
 def cut_denied(name: Name, denied: Denied) -> Cut:

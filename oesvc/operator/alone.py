@@ -19,9 +19,12 @@ from oesvc.name_service import dns_config
 from oesvc.oe.classes import ClassTable
 from oesvc.operator.dns_report import Inquiry, Inspector
 
+INTERRUPTED = 130
+"As shells have it."
+
 
 def inspect(settings: Config, inquiry: Inquiry) -> dict[str, Any]:
-    """Look up, and wait for it. Raises ConfigError."""
+    """Look up, and wait for it. Raises ConfigError; SystemExit when a signal ends it."""
     try:
         dns = dns_config(settings)
     except ValueError as error:
@@ -32,6 +35,8 @@ def inspect(settings: Config, inquiry: Inquiry) -> dict[str, Any]:
     results: list[dict[str, Any] | Failure] = []
     with suppress(SystemExit):  # so `react` ends
         react(lambda reactor: inspect_with(reactor, dns, settings, inquiry).addBoth(results.append))
+    if not results:
+        raise SystemExit(INTERRUPTED)
     (result,) = results
     if isinstance(result, Failure):
         result.raiseException()

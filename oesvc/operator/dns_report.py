@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from oesvc.discovery import Asked, Discovery, Replied
 from oesvc.dns.answer import Answer, Name
@@ -79,8 +79,9 @@ class Inspector:
     async def inspect(self, inquiry: Inquiry) -> dict[str, Any]:
         traces = await gatherResults([self._resolver.trace(inquiry.name, TYPES[rdtype], inquiry.fresh)
                                       for rdtype in inquiry.types])
-        decision = None if isinstance(inquiry.host, str) else await self._decision(inquiry.host)
+        deciding = Deferred.fromCoroutine(self._decision(inquiry.host))
         keys = await self._discovery.keys(_identity(inquiry.host), _unheard)
+        decision = await deciding
         return {"schema": SCHEMA, "subject": str(inquiry.host), "name": name_text(inquiry.name),
                 "fresh": inquiry.fresh, "dnssec": self._policy.value,
                 "lookups": [self._look_up(inquiry, rdtype, trace)
@@ -104,8 +105,10 @@ class Inspector:
             return read_delegations(answer, host, self._policy, calling=not isinstance(host, str))
         return [_read_key(rdata, host) for rdata in answer.rdatas]
 
-    async def _decision(self, host: Address) -> dict[str, Any]:
+    async def _decision(self, host: Address | str) -> dict[str, Any] | None:
         """What would become of the first datagram to `host`: the daemon's own look-ups, judged by its own machine."""
+        if isinstance(host, str):
+            return None
         line = self._classes.find(host)
         connection = Connection(Flow(host, host), line, Lifespans())
         connection.handle(ev.Acquired(), 0.0)

@@ -31,7 +31,7 @@ def status(daemon: KeyingDaemon, version: str) -> dict[str, Any]:
     for connection in daemon.connections:
         states[connection.state.value] += 1
     return {"schema": SCHEMA, "version": version, "flows": {name: n for name, n in states.items() if n},
-            "tunnels": len(daemon.tunnels)}
+            "tunnels": len(daemon.tunnels), "ike": daemon.engine.counters()}
 
 
 def flows(daemon: KeyingDaemon, now: float) -> dict[str, Any]:

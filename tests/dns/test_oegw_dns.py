@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -16,6 +17,8 @@ from oesvc.dns.anchors import read_anchors
 from oesvc.dns.name import parse_name, reverse_name
 from oesvc.dns.records import RecordType
 from oesvc.dns.resolver import DnsConfig, Mode, ValidatingResolver
+from oesvc.dns.wire import RRset
+from oesvc.dns.zone_cut import kept_to_show
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator import dns_text
 from oesvc.operator.control import ControlFactory
@@ -182,6 +185,17 @@ def test_what_is_remembered_says_so_and_is_the_same_chain(desk):
     fresh = desk.look_up("192.2.0.66", fresh=True)
     assert timeless(fresh) == timeless(cold) and len(fresh["questions"]) == 8
     assert not any(link["remembered"] for link in links(fresh, "records"))
+
+
+def test_what_is_too_large_to_be_shown_again_is_not_remembered_for_it(desk):
+    large = RRset((), RecordType.DNSKEY, 60, (bytes(2000),), (bytes(2000), bytes(97)))
+    assert kept_to_show(large) is None and kept_to_show(replace(large, signatures=())) is not None
+    desk.look_up("192.2.0.66")
+    zones, zone = desk.resolver._judge._zones, parse_name("2.192.in-addr.arpa")
+    zones.put(zone, replace(zones.get(zone), shown=None), time.time() + 60)
+    warm = desk.look_up("192.2.0.66")
+    assert warm["status"] == "secure"
+    assert [link["reason"] for link in links(warm, "conclusion")] == ["its keys were proven"]
 
 
 def test_failures_that_are_remembered_say_so(desk):
