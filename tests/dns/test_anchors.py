@@ -1,6 +1,6 @@
 import pytest
 
-from oesvc.dns.anchors import AnchorError, TrustAnchor, parse_anchors, read_anchors
+from oesvc.dns.anchors import DEBIAN_ROOT_KEY, AnchorError, TrustAnchor, parse_anchors, read_anchors
 from oesvc.dns.name import parse_name
 from oesvc.dns.records import Ds, parse_dnskey
 from oesvc.dns.signatures import delegated_keys
@@ -21,6 +21,11 @@ def test_debians_file_with_keys_and_a_ds_line_name_the_same_key():
     assert zone == () and key.tag == 20326
     assert delegated_keys((), [key], [ds]) == [key]
     assert TrustAnchor((), delegation=(ds,)).trusts(key) and TrustAnchor((), keys=(key,)).trusts(key)
+
+
+def test_the_root_keys_of_the_package_dns_root_data():
+    (root,) = read_anchors([DEBIAN_ROOT_KEY])
+    assert root.zone == () and {key.tag for key in root.keys} >= {20326, 38696}
 
 
 def test_a_revoked_or_another_key_is_not_trusted():

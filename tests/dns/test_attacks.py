@@ -127,6 +127,7 @@ def test_below_a_redirection_or_a_cut_a_gap_denies_nothing(world, types):
     [("example", "a.example", *APEX), ("c.example", "example", T.A)],
 ], ids=["the record is there", "an alias is there", "the gap is elsewhere"])
 @pytest.mark.parametrize("rcode", [Rcode.NOERROR, Rcode.NXDOMAIN])
+@pytest.mark.conformance("C-4.5-03")
 def test_an_absence_that_the_records_do_not_show(world, authority, rcode):
     world.deny("b.example", *(world.nsec("example", *one) for one in authority), rcode=rcode)
     assert world.verdict("b.example").status is BOGUS

@@ -25,3 +25,11 @@ def test_a_full_cache_forgets_what_was_not_used_for_longest():
     cache.get("a")
     cache.put("c", 3, 200)
     assert (cache.get("a"), cache.get("b"), cache.get("c"), len(cache)) == (1, None, 3, 2)
+
+
+def test_what_came_before_the_clock_was_set_back_is_forgotten():
+    clock = Clock()
+    cache = ExpiringCache(2, clock)
+    cache.put("a", 1, 200)
+    clock.now = 99
+    assert cache.get("a") is None and len(cache) == 0

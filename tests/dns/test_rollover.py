@@ -1,16 +1,21 @@
 """RFC 5011: what a zone's keys do to its trust point, over months of a clock that the test holds."""
 
 import dataclasses
+import time
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 
+from oesvc.dns.anchor_file import read_points
 from oesvc.dns.anchor_keeper import AnchorKeeper
-from oesvc.dns.anchors import AnchorError, TrustAnchor
+from oesvc.dns.anchors import AnchorError, TrustAnchor, read_anchors
 from oesvc.dns.answer import SecurityStatus
 from oesvc.dns.failures import Bogus, Indeterminate
+from oesvc.dns.name import parse_name
 from oesvc.dns.records import RecordType
+from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.dns.rollover import (
     DAY,
     HOLD_DOWN,
@@ -24,6 +29,7 @@ from oesvc.dns.rollover import (
     retry_interval,
 )
 from oesvc.dns.wire import Message
+from tests.dns.conftest import await_result
 from tests.dns.raw import judge
 from tests.dns.signing import NOW, ZoneKey, dnskeys
 from tests.dns.test_signatures import ds_of
@@ -251,11 +257,9 @@ def test_the_keys_are_asked_for_again_at_the_rfcs_intervals_and_sooner_after_sil
 
 
 def test_a_full_disk_keeps_nobody_from_forgetting_a_revoked_key(tmp_path, old, new):
-    daemon = Daemon(tmp_path / "file" / "trust-anchors", old, new)
-    (tmp_path / "file").write_text("where the directory ought to be")
+    daemon = Daemon(tmp_path / "trust-anchors", old, new)
+    (tmp_path / "trust-anchors").mkdir()
     daemon.answer = [old.revoked(), new], [old.revoked(), new]
-    daemon.keeper = AnchorKeeper(tmp_path / "elsewhere", daemon.configured)
-    (tmp_path / "elsewhere").mkdir()
     daemon.start()
     anchor, = daemon.trusted
     assert not anchor.trusts(old.dnskey) and anchor.trusts(new.dnskey)
@@ -284,3 +288,20 @@ def test_a_file_that_cannot_be_read_stops_the_start_with_a_reason(tmp_path, old)
 def test_without_a_file_the_configured_anchors_are_what_is_trusted(tmp_path, old):
     keeper = AnchorKeeper(tmp_path / "trust-anchors", [TrustAnchor(ROOT, keys=(old.dnskey,))])
     assert keeper.anchors == (TrustAnchor(ROOT, keys=(old.dnskey,)),) and keeper.points == (TrustPoint(ROOT),)
+
+
+def test_the_keeper_asks_the_resolver_and_the_resolver_follows_it(servers, tmp_path, old):
+    configured, made = read_anchors([servers.anchor]), []
+    keeper = AnchorKeeper(tmp_path / "trust-anchors", configured)
+    resolver = ValidatingResolver(DnsConfig((servers.plain,), keeper.anchors), reactor)
+    await_result(keeper.start(resolver.fetch_keys, lambda anchors: made.append(resolver.trust(anchors)), reactor,
+                              time.time))
+    (root,) = keeper.points
+    assert [one.state for one in root.keys] == [VALID] and configured[0].trusts(root.keys[0].key)
+    assert read_points(tmp_path / "trust-anchors") == {ROOT: root}
+    name = parse_name("1.2.192.in-addr.arpa")
+    assert len(made) == 1 and await_result(resolver.look_up(name, RecordType.TXT)).status is SecurityStatus.SECURE
+    resolver.trust((TrustAnchor(ROOT, keys=(old.dnskey,)),))
+    assert await_result(resolver.look_up(name, RecordType.TXT)).status is SecurityStatus.BOGUS, "nothing is remembered"
+    keeper.close()
+    await_result(resolver.close())
