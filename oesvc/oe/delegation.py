@@ -25,6 +25,12 @@ NEAR_MISSES = tuple((re.compile(pattern, re.IGNORECASE), what) for pattern, what
 ))
 "How a record that is meant for us begins when it is written wrong; the first that matches tells what is wrong."
 
+GATEWAY_NEAR_MISSES = tuple((re.compile(pattern, re.IGNORECASE), what) for pattern, what in (
+    (r"\[", "an IPv6 address is written without brackets"),
+    (r"\d+(\.\d+){3}(0s)?A[Qw]", "the blank before the key is missing; character-strings are joined without one"),
+    (rf"(?!.*\d\.?$)({LABEL}\.)+{LABEL}\.?$", "a name is written with an @ before it"),
+))
+
 COMMON_EXPONENTS = (3, 17, 65537)
 
 
@@ -95,8 +101,7 @@ def _gateway(text: str) -> Address | str:
     try:
         address = ip_address(text.replace("%", " "))  # an interface's name behind it says nothing to others
     except ValueError:
-        hint = f"; a name is written @{text}" if FQDN.fullmatch(text.rstrip(".")) and not text[-1].isdigit() else ""
-        hint = "; an IPv6 address is written without brackets" if text.startswith("[") else hint
+        hint = next((f"; {what}" for pattern, what in GATEWAY_NEAR_MISSES if pattern.match(text)), "")
         raise MalformedRecordError(f"gateway {text[:60]!r} is neither an IP address nor @FQDN{hint}") from None
     return one_host(address)
 
