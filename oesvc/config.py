@@ -61,6 +61,10 @@ class Config:
     keying_time: float
     channel_lifetime: int
     tunnel_lifetime: int
+    min_channel_lifetime: int
+    min_tunnel_lifetime: int
+    ike_limits: Mapping[str, Any]
+    "Waits and budgets of the keying engine, by its own names for them."
     dns_servers: tuple[NameServer, ...]
     "Empty: those of /etc/resolv.conf."
     dns_tls: bool
@@ -85,6 +89,7 @@ class Config:
 
 
 DAY = 86400
+IKE_LIMITS = ("dpd-", "channel-idle", "new-", "max-")
 YES_NO = {"yes": True, "no": False}
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
@@ -96,6 +101,19 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
     ("ike", "channel-lifetime"):    (read.between(int, 600, DAY), "28800"),
     ("ike", "tunnel-lifetime"):     (read.between(int, 60, DAY), "3600"),
+    ("ike", "min-channel-lifetime"): (read.between(int, 10, DAY), "3600"),
+    ("ike", "min-tunnel-lifetime"): (read.between(int, 10, DAY), "600"),
+    ("ike", "dpd-idle"):            (read.between(float, 0, DAY), "60"),
+    ("ike", "channel-idle"):        (read.between(float, 0, DAY), "1800"),
+    ("ike", "new-invitations"):     (read.between(int, 1, 100_000), "200"),
+    ("ike", "max-half-open"):       (read.between(int, 1, 1_000_000), "1000"),
+    ("ike", "max-half-open-per-prefix"): (read.between(int, 1, 1_000_000), "32"),
+    ("ike", "max-channels"):        (read.between(int, 1, 1_000_000), "10000"),
+    ("ike", "max-channels-per-peer"): (read.between(int, 1, 1_000_000), "8"),
+    ("ike", "max-channels-per-prefix"): (read.between(int, 1, 1_000_000), "256"),
+    ("ike", "max-tunnels"):         (read.between(int, 1, 1_000_000), "20000"),
+    ("ike", "max-tunnels-per-peer"): (read.between(int, 1, 1_000_000), "1000"),
+    ("ike", "max-tunnels-per-prefix"): (read.between(int, 1, 1_000_000), "4000"),
     ("dns", "servers"):             (read.words(read.name_server), ""),
     ("dns", "tls"):                 (read.choice(YES_NO), "no"),
     ("dns", "tls-pin"):             (read.words(read.pin), ""),
@@ -135,6 +153,10 @@ def load(file: Path) -> Config:
         keying_time=values["ike", "keying-time"],
         channel_lifetime=values["ike", "channel-lifetime"],
         tunnel_lifetime=values["ike", "tunnel-lifetime"],
+        min_channel_lifetime=values["ike", "min-channel-lifetime"],
+        min_tunnel_lifetime=values["ike", "min-tunnel-lifetime"],
+        ike_limits={name.replace("-", "_"): value for (section, name), value in values.items()
+                    if section == "ike" and name.startswith(IKE_LIMITS)},
         dns_servers=values["dns", "servers"],
         dns_tls=values["dns", "tls"],
         tls_pins=values["dns", "tls-pin"],

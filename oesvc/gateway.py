@@ -26,7 +26,7 @@ from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.identity import FqdnIdentity
-from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.config import PHASE1_FLOOR, PHASE2_FLOOR, EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
 from oesvc.interfaces import PlaneError
@@ -135,9 +135,13 @@ class GatewayService(Service):
             *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
             maybeDeferred(self._control.stopListening if self._control else lambda: None),
             self._resolver.close(), self._plane.stop()])
-        stopped.addBoth(lambda result: (self._threads.stop(), result)[1])
+        stopped.addBoth(self._stop_threads)
         stopped.addErrback(lambda failure: self.log.failure("stopping", failure=failure))
         return stopped.addCallback(lambda _: None)
+
+    def _stop_threads(self, result: Any) -> Any:
+        self._threads.stop()
+        return result
 
     def _send(self, datagram: Datagram) -> None:
         self._ports[datagram.local].send(datagram)
@@ -160,7 +164,10 @@ def _engine_config(config: Config) -> EngineConfig:
     return EngineConfig(load(config.private_key), PROFILES[config.profile.value], identity,
                         keying_time=config.keying_time,
                         phase1_lifetime=Lifetime(config.channel_lifetime),
-                        phase2_lifetime=Lifetime(config.tunnel_lifetime))
+                        phase2_lifetime=Lifetime(config.tunnel_lifetime),
+                        phase1_floor=replace(PHASE1_FLOOR, seconds=config.min_channel_lifetime),
+                        phase2_floor=replace(PHASE2_FLOOR, seconds=config.min_tunnel_lifetime),
+                        **config.ike_limits)
 
 
 def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> PlaneConfig:

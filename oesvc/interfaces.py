@@ -138,3 +138,6 @@ class KeyingEngine(Protocol):
     def datagrams_to_send(self) -> list[Datagram]: ...
 
     def events(self) -> list[IkeEvent]: ...
+
+    def counters(self) -> dict[str, int]:
+        """How much there is of what is bounded, and what came of the bounds, for status and metrics."""

@@ -80,6 +80,9 @@ class FakeEngine:
     def next_deadline(self):
         return None
 
+    def counters(self):
+        return {"channels": 0}
+
     def close(self, now):
         self.diary.append(("close",))
 

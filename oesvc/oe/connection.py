@@ -47,8 +47,8 @@ class Connection:
 
     __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
                  "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
-                 "looking_up", "reason", "rekey_failed", "rekeys_failed", "scheduled", "state", "state_under_review", "tunnel",
-                 "untried")
+                 "looking_up", "reason", "rekey_failed", "rekeys_failed", "scheduled", "state", "state_under_review",
+                 "tunnel", "untried")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
