@@ -99,6 +99,9 @@ def verdicts(servers):
     ("1.d.7.50.in-addr.arpa.", SECURE, DATA),
     ("77.d.7.50.in-addr.arpa.", INSECURE, NXDOMAIN),
     ("u.7.50.in-addr.arpa.", INSECURE, NODATA),
+    ("mixedcase.7.50.in-addr.arpa.", SECURE, DATA),
+    ("MIXED-alias.7.50.in-addr.arpa.", SECURE, DATA),
+    ("mix.7.50.in-addr.arpa.", SECURE, NXDOMAIN),
 ])
 def test_every_way_of_being_right_or_wrong_has_its_verdict(verdicts, name, status, kind):
     answer = verdicts[name]

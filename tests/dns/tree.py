@@ -58,7 +58,8 @@ ZONES = (
     Zone("5.50.in-addr.arpa.", HOSTS, nsec3="-", iterations=150),
     Zone("6.50.in-addr.arpa.", HOSTS, name_server=SLOW),
     Zone("7.50.in-addr.arpa.", f"1 IN TXT {txt(OE)}\n*.n IN CNAME 1\n*.k IN KEY 16896 4 1 AQOF8tZ2mSxS\n"
-                               "d IN DNAME 4.192.in-addr.arpa.\nu IN CNAME 1.40.in-addr.arpa.\n"),
+                               "d IN DNAME 4.192.in-addr.arpa.\nu IN CNAME 1.40.in-addr.arpa.\n"
+                               "MixedCase IN TXT case\nmixed-alias IN CNAME MIXEDcase\n"),
     # 40/8: unsigned, and below
     Zone("40.in-addr.arpa.", HOSTS + "5 IN CNAME 5.0/26\n", signed=False),
     Zone("1.40.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.ABSENT),
@@ -96,7 +97,8 @@ def questions() -> list[str]:
     labels = ("1", "2", "3", "9", "4.9", "77", "5.77", "x.wild", "y.x.wild", "alias", "loop", "")
     names = [f"{label}.{zone.name}".strip(".") + "." for zone in ZONES
              for label in (labels if not zone.name_server else ("1", "77"))]
-    names += [f"{label}.7.50.in-addr.arpa." for label in ("n", "x.n", "x.k", "1.d", "77.d", "u")]
+    names += [f"{label}.7.50.in-addr.arpa." for label in (
+        "n", "x.n", "x.k", "1.d", "77.d", "u", "mixedcase", "MIXED-alias", "mix")]
     aliases = [f"{host}.0.20.in-addr.arpa." for host in ("5", "6", "7", "8", "9", "1.x", "77.x", "x")]
     ipv6 = [f"{host}{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa." for host in "12"]
     return [*names, *aliases, *ipv6, "66.0.2.192.in-addr.arpa.", "5.40.in-addr.arpa.", "host.test.", "none.test."]
