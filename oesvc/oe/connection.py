@@ -47,8 +47,8 @@ class Connection:
 
     __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
                  "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
-                 "looking_up", "reason", "rekey_failed", "rekeys_failed", "scheduled", "state", "state_under_review",
-                 "tunnel", "untried")
+                 "looking_up", "reason", "rekey_failed", "rekeyed", "rekeys_failed", "scheduled", "state",
+                 "state_under_review", "tunnel", "untried")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
@@ -69,6 +69,8 @@ class Connection:
         self.untried: tuple[Delegation, ...] = ()
         self.keying_failed = False
         self.rekey_failed = False
+        self.rekeyed = False
+        "Whether the newest tunnel took the place of another."
         self.rekeys_failed = 0
         "One after the other, for the present tunnel."
         self.tunnel: int | None = None
@@ -174,6 +176,7 @@ class Connection:
     def _adopt_tunnel(self, event: ev.TunnelNegotiated) -> list[Action]:
         """Use the new tunnel from now on and close the old one; of two that crossed, keep the lower gateway's."""
         old = self.tunnel
+        self.rekeyed = old is not None
         if old == event.tunnel or event.gateways is None:
             return []
         crossed = (old is not None and event.begun_here is not self._begun_here

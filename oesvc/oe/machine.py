@@ -107,6 +107,11 @@ def rekey(connection: "Connection") -> To:
     return To(S.PENDING_OE) if connection.delegations else stay(connection)
 
 
+def keyed(connection: "Connection") -> To:
+    """3.4.1: a new tunnel has its first lifespan; rekeying leaves the lifespan alone."""
+    return To(S.KEYED) if connection.rekeyed else To(S.KEYED, L.FIRST)
+
+
 def keys_lost(connection: "Connection") -> To:
     """3.1.5: back to hold and for new keys; but where rekeying has already failed, as the class says (3.2.6)."""
     if connection.rekey_failed:
@@ -168,11 +173,11 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.POTENTIAL_OE, ev.LookUpFailed):        fallback(L.LOW),
     (S.POTENTIAL_OE, ev.DelegationBad):       To(S.DENY, L.ANSWER),
     (S.POTENTIAL_OE, ev.PeerAuthorized):      stay,
-    (S.POTENTIAL_OE, ev.TunnelNegotiated):    To(S.KEYED, L.FIRST),
+    (S.POTENTIAL_OE, ev.TunnelNegotiated):    keyed,
     (S.POTENTIAL_OE, ev.ProposalLapsed):      lapsed,
     # 3.2.5 Pending OE connection
     (S.PENDING_OE,   ev.Acquired):            stay,
-    (S.PENDING_OE,   ev.TunnelNegotiated):    To(S.KEYED, L.FIRST),
+    (S.PENDING_OE,   ev.TunnelNegotiated):    keyed,
     (S.PENDING_OE,   ev.PeerSilent):          next_gateway_or(fallback(L.LOW)),
     (S.PENDING_OE,   ev.PeerRefused):         next_gateway_or(fallback(L.NORMAL)),
     (S.PENDING_OE,   ev.PeerNotAuthentic):    next_gateway_or(fallback(L.ANSWER)),
@@ -182,7 +187,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     # 3.2.6 Keyed connection
     (S.KEYED,        ev.Acquired):            stay,
     (S.KEYED,        ev.PeerAuthorized):      stay,
-    (S.KEYED,        ev.TunnelNegotiated):    To(S.KEYED),
+    (S.KEYED,        ev.TunnelNegotiated):    keyed,
     (S.KEYED,        ev.SoftLifetimeReached): rekey,
     (S.KEYED,        ev.HardLifetimeReached): keys_lost,
     (S.KEYED,        ev.PeerDeleted):         To(S.EXPIRED),
@@ -196,7 +201,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.EXPIRING,     ev.LookUpFailed):        lambda c: To(c.state_under_review, L.LOW, nothing),
     (S.EXPIRING,     ev.DelegationBad):       unless_keyed(lambda _: To(S.DENY, L.ANSWER)),
     (S.EXPIRING,     ev.PeerAuthorized):      invited,
-    (S.EXPIRING,     ev.TunnelNegotiated):    To(S.KEYED, L.FIRST),
+    (S.EXPIRING,     ev.TunnelNegotiated):    keyed,
     (S.EXPIRING,     ev.SoftLifetimeReached): rekey,
     (S.EXPIRING,     ev.HardLifetimeReached): keys_lost,
     (S.EXPIRING,     ev.PeerDeleted):         To(S.EXPIRED),

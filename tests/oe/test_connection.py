@@ -180,7 +180,7 @@ def test_keys_that_run_out_during_rekeying_put_the_flow_on_hold_until_it_ends():
 @pytest.mark.conformance("C-3.4.1-11")
 def test_rekeying_leaves_the_lifespan_alone():
     played = keyed()
-    for event in (ev.SoftLifetimeReached(), ev.PeerSilent()):
+    for event in (ev.SoftLifetimeReached(), ev.PeerSilent(), ev.SoftLifetimeReached(), negotiated(2)):
         played.handle(event, 50.0)
     assert played.deadline == 60.0
 
