@@ -39,6 +39,7 @@ FAILURES: dict[KeyingFailure, type[ev.Event]] = {
     KeyingFailure.PHASE1_MISMATCH: ev.PeerRefused,
     KeyingFailure.PHASE2_SILENT: ev.PeerRefused,
     KeyingFailure.PHASE2_REFUSED: ev.PeerRefused,
+    KeyingFailure.NO_IDENTITY: ev.PeerRefused,
     KeyingFailure.WRONG_IDENTITY: ev.PeerNotAuthentic,
     KeyingFailure.WRONG_SIGNATURE: ev.PeerNotAuthentic,
 }

@@ -14,4 +14,5 @@ class KeyingFailure(Enum):
     WRONG_SIGNATURE = "no key that DNS has for the peer's gateway verifies its signature"
     PHASE2_SILENT = "the keying channel stands, but the peer did not answer the tunnel's proposal"
     PHASE2_REFUSED = "the keying channel stands, but the peer refused the tunnel"
+    NO_IDENTITY = "there is no identity for a host behind a NAT"
     CLOSING = "this gateway is shutting down"

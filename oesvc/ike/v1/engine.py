@@ -22,6 +22,7 @@ from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import ExchangeTypeError, MalformedError, PeerError, UnexpectedError
 from oesvc.ike.v1.informational import LIVENESS, Informational, deletions, names
 from oesvc.ike.v1.liveness import Liveness
+from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.phase1 import Phase1
 from oesvc.ike.v1.phase2 import Phase2
 from oesvc.ike.v1.renewal import Renewal
@@ -53,6 +54,10 @@ class IkeEngine:
         id = self._core.tunnels.next_id()
         if self._closed:
             self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.CLOSING, "this gateway is shutting down"))
+            return id
+        if hides(peer, flow.source):
+            detail = explain("our host", flow.source, peer)
+            self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.NO_IDENTITY, detail))
             return id
         tunnel = TunnelRecord(id, flow, local, peer, identity, keys, TunnelState.WAITING,
                               now + self._core.config.keying_time)

@@ -65,6 +65,12 @@ class IdentityError(PeerError):
     failure = KeyingFailure.WRONG_IDENTITY
 
 
+class NatError(IdentityError):
+    """The peer, or who it speaks for, is behind a NAT (RFC 4322 section 6.2)."""
+
+    failure = KeyingFailure.NO_IDENTITY
+
+
 class SignatureError(PeerError):
     """No key of the peer's verifies its signature."""
 

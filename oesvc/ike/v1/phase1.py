@@ -20,7 +20,7 @@ from oesvc.ike.v1.constants import (
     Protocol,
 )
 from oesvc.ike.v1.core import Core
-from oesvc.ike.v1.errors import BusyError, MalformedError, NoProposalChosenError, PeerError, SignatureError
+from oesvc.ike.v1.errors import BusyError, MalformedError, NatError, NoProposalChosenError, PeerError, SignatureError
 from oesvc.ike.v1.exchange import Exchange, Outcome
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.main_mode import (
@@ -36,6 +36,7 @@ from oesvc.ike.v1.main_mode import (
     out_1,
     with_keys_out_6,
 )
+from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.negotiation import responder_lifetime
 from oesvc.ike.v1.phase1_offer import say
 from oesvc.ike.v1.phase2 import Phase2
@@ -240,6 +241,8 @@ class Phase1:
         """Verify message 5 by what the DNS has said before on this channel, or ask it."""
         if claim.identity in channel.known_keys:
             self._verify(channel, claim, now)
+        elif isinstance(claim.identity, AddressIdentity) and hides(channel.peer.address, claim.identity.address):
+            self._reject(channel, NatError(explain("the peer", claim.identity.address, channel.peer.address)))
         elif len(channel.known_keys) == MAX_IDENTITIES:
             self._reject(channel, SignatureError(f"{claim.identity} is one identity too many"))
         else:

@@ -25,11 +25,13 @@ from oesvc.ike.v1.constants import NONCE_LENGTH, PayloadType, Protocol
 from oesvc.ike.v1.errors import (
     HashError,
     IdentityError,
+    NatError,
     PeerError,
     RefusedError,
 )
 from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
+from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.negotiation import lifetime_notice, responder_lifetime
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
@@ -226,6 +228,8 @@ def _read_proposal(terms: Terms, message: Message) -> ToAuthorize:
     theirs, ours = map(parse_host, ids)
     if theirs.version != ours.version:
         raise IdentityError(f"{theirs} and {ours} are of different address families")
+    if hides(terms.peer, theirs):
+        raise NatError(explain("its host", theirs, terms.peer))
     return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids),
                        message.notifications())
 
