@@ -155,8 +155,11 @@ class GatewayService(Service):
 
     def _primed(self, result: list[Any]) -> None:
         """The resolvers were asked while our policy was in force: what of that an administrator should know."""
-        for warning in warnings(self._dns, self._addresses, self._config.clients, *result):
+        found = list(warnings(self._dns, self._addresses, self._config.clients, *result))
+        for warning in found:
             self.log.warn("{warning}", warning=warning)
+        if not found:
+            self.log.info("the DNS answers while our policy is in force: {reason}", reason=result[1][0].reason)
 
 
 def _engine_config(config: Config) -> EngineConfig:

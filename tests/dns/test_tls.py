@@ -295,6 +295,12 @@ def test_a_connection_on_which_nothing_comes_any_more_is_replaced(world):
     assert len(server.connections) == 2
 
 
+def test_the_authorities_that_the_system_trusts_may_vouch(world, authority, monkeypatch):
+    _, endpoint = world.server(lambda query, _: [answer(query)])
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    assert b"the right text" in ask(world.channel(endpoint, authorities=None))
+
+
 def test_a_socket_that_cannot_be_prepared_is_not_used(world, authority):
     def refuse(sock):
         raise RuntimeError("no CAP_NET_ADMIN")
