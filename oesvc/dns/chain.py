@@ -51,8 +51,9 @@ class Chain:
     def trust(self, anchors: Sequence[TrustAnchor]) -> None:
         """These from now on. What was built on others is forgotten."""
         self._anchors = {anchor.zone: anchor for anchor in anchors}
-        self._zones.clear()
-        self._cuts.clear()
+        # New stores: what a look-up still under way has built on the old anchors goes into those that are left behind.
+        self._zones = ExpiringCache(MAX_ZONES, self._clock)
+        self._cuts = ExpiringCache(MAX_CUTS, self._clock)
 
     def afresh(self) -> "Chain":
         """One that trusts the same and remembers nothing."""
@@ -136,7 +137,8 @@ class Chain:
     @inlineCallbacks
     def zone_keys(self, zone: Name, budget: Budget) -> Generator[Any, Any, ZoneKeys | Unsigned]:
         """The keys that sign a zone, or the proof that none need to."""
-        known = self._zones.get(zone)
+        zones = self._zones
+        known = zones.get(zone)
         if known is not None:
             self._recall(zone, known, budget)
         if isinstance(known, Bogus):
@@ -148,15 +150,16 @@ class Chain:
             with budget.descend():
                 found: ZoneKeys | Unsigned = yield find(zone, budget)
         except Bogus as failure:
-            self._zones.put(zone, failure, self._clock() + BOGUS_TTL)
+            zones.put(zone, failure, self._clock() + BOGUS_TTL)
             raise
-        self._zones.put(zone, found, found.expires)
+        zones.put(zone, found, found.expires)
         return found
 
     @inlineCallbacks
     def cut_at(self, name: Name, budget: Budget) -> Generator[Any, Any, Cut]:
         """Whether a zone begins at `name`, and how."""
-        known = self._cuts.get(name)
+        cuts = self._cuts
+        known = cuts.get(name)
         if known is not None:
             if known.kind is not CutKind.SIGNED:
                 budget.note(trace.Concluded, name, f"{known.kind.value}: {known.proof.reason}", True)
@@ -170,7 +173,7 @@ class Chain:
             cut = cut_denied(name, (yield self.absence(message, name, RecordType.DS, budget)))
         else:
             raise Indeterminate(f"the resolver answers {rcode_text(message.rcode)} for the DS of {name_text(name)}")
-        self._cuts.put(name, cut, cut.proof.expires)
+        cuts.put(name, cut, cut.proof.expires)
         return cut
 
     def anchor_above(self, name: Name) -> Name:

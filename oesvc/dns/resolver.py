@@ -131,7 +131,7 @@ class ValidatingResolver:
         self._waiting[name, rdtype] = [answer]
         validated = self._validator.validate(name, rdtype)
         validated.addErrback(self._our_error, name, rdtype)
-        validated.addCallback(self._deliver)
+        validated.addCallback(self._deliver, self._answers)
         return answer
 
     def trace(self, name: Name, rdtype: int, fresh: bool = False) -> "Deferred[Trace]":
@@ -163,7 +163,7 @@ class ValidatingResolver:
         """Begin with these anchors from now on; all that is remembered is forgotten. For RFC 5011."""
         if isinstance(self._judge, Chain):
             self._judge.trust(anchors)
-        self._answers.clear()
+        self._answers = ExpiringCache(MAX_ANSWERS, self._clock)
 
     def survey(self) -> "Deferred[list[Problem]]":
         """Ask every server; tells of those that cannot be used what is wrong."""
@@ -185,9 +185,10 @@ class ValidatingResolver:
         self._crowd.leave(place)
         return result
 
-    def _deliver(self, answer: Answer) -> None:
+    def _deliver(self, answer: Answer, answers: ExpiringCache[tuple[Name, int], Answer]) -> None:
+        """To all that wait, and into the store that was there at the beginning: `trust` may have made another."""
         if sum(map(len, answer.rdatas)) <= MAX_REMEMBERED:
-            self._answers.put((answer.name, answer.rdtype), answer, answer.expires)
+            answers.put((answer.name, answer.rdtype), answer, answer.expires)
         self._observer(answer.name, answer.rdtype,
                        f"{answer.status.value}: {answer.kind.value}, {answer.reason}")
         for waiting in self._waiting.pop((answer.name, answer.rdtype)):
