@@ -56,6 +56,7 @@ def test_other_applications_records_are_ignored(text):
     ("X-IPsec-Server(1.5)=192.1.1.4", "a number from 0 to 65535"),
     ("X-IPsec-Server (10)=192.1.1.4", "without blanks around it"),
     ("X-IPsec-Server(10)=gw.example.com", "a name is written with an @ before it"),
+    (f"X-IPsec-Server(10)={'a.' * 30000}!", "of 60020 characters"),
     (WRITTEN.replace(" ", ""), "the blank before the key is missing"),
     ("X-IPsec-Server(10)=[2001:db8::4]", "without brackets"),
     ("X-IPsec-Server(10)=2001:db8::4%eth0", "neither an IP address nor @FQDN"),
