@@ -364,6 +364,10 @@ class KeyingDaemon:
     @hear.register
     def _(self, event: ike.DatagramRefused) -> None:
         self.log.debug("{peer}: dropped a datagram: {reason}", peer=event.peer, reason=event.reason)
+        if event.flow is not None:
+            self._note(event.flow, f"refused the tunnel that {event.peer} proposed: {event.reason}")
+            if self.connections.get(event.flow) is None:
+                self.journal.end(event.flow)
 
     # The journal, and what goes wrong inside
 

@@ -165,6 +165,8 @@ class DatagramRefused:
 
     peer: Address
     reason: str
+    flow: Flow | None = None
+    "The tunnel that an authentic message proposed in vain."
 
 
 IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | TunnelFailed

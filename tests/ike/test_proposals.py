@@ -23,11 +23,12 @@ from oesvc.ike.v1.constants import (
 )
 from oesvc.ike.v1.errors import NoProposalChosenError
 from oesvc.ike.v1.identification import pack_host
-from oesvc.ike.v1.offers import MODERN, PROFILES, RFC4322, Cipher, Profile
+from oesvc.ike.v1.offers import MODERN, PROFILES, RFC4322, Cipher, Phase1Suite, Profile
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, seal_clear
 from oesvc.ike.v1.wire.payloads import Identification, Notification, Payload
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
+from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, Lifetime
 from tests.ike.forge import channel_of, deliver, drop_attribute, endpoint, first_message, protected, set_attribute
 from tests.ike.pair import ALICE, BOB, Pair
@@ -268,6 +269,17 @@ def test_quick_mode_is_refused_with_the_reason_and_the_right_authenticated_notif
     pair.run(0.1)
     assert pair.b.messages()[-2:] == ["quick mode 1", f"notify {notify.name.replace('_', '-')}"]
     assert pair.a.messages()[-1] == pair.b.messages()[-1], "the initiator takes it as authentic"
+
+
+def test_refusal_of_quick_mode_names_the_tunnel_and_part_by_part_what_would_match():
+    pair = standing_pair()
+    deliver(pair, pair.a, quick_mode_1(pair, GROUP=2, ke=bytes(128)))
+    refused = pair.b.heard(DatagramRefused)[-1]
+    assert refused.flow == Flow(BOB, ALICE) and "group modp1024 instead of ecp256 or ecp384" in refused.reason
+    weak = Phase1Suite(Cipher.DES3_CBC, MODERN.phase1[0].hash, Group.MODP_1536)
+    with pytest.raises(NoProposalChosenError, match="cipher 3des-cbc-192 instead of aes-cbc-128 or aes-cbc-256 "
+                                                    "and group modp1536 instead of ecp256"):
+        phase1_offer.choose(phase1_offer.offer(replace(MODERN, phase1=(weak,)), LIFETIME), MODERN, LIFETIME, FLOOR)
 
 
 @pytest.mark.conformance("C-4.6.2-07")

@@ -17,6 +17,9 @@ class Hash(Enum):
     SHA2_384 = "sha384"
     SHA2_512 = "sha512"
 
+    def __str__(self) -> str:
+        return self.value
+
     def digest(self, data: bytes) -> bytes:
         return new_hash(self.value, data).digest()
 

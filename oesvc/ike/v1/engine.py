@@ -107,7 +107,7 @@ class IkeEngine:
             self._receive(datagram, now)
         except PeerError as error:
             self._core.counters.refused += 1
-            self._core.tell(DatagramRefused(datagram.peer.address, str(error)))
+            self._core.tell(DatagramRefused(datagram.peer.address, str(error), error.flow))
 
     def handle_deadline(self, now: float) -> None:
         self._core.timers.run_due(now)

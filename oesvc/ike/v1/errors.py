@@ -2,6 +2,7 @@
 
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.constants import NotifyType
+from oesvc.ipsec.flow import Flow
 
 
 class PeerError(Exception):
@@ -10,6 +11,8 @@ class PeerError(Exception):
     notify = NotifyType.PAYLOAD_MALFORMED
     failure = KeyingFailure.PHASE1_MISMATCH
     "What phase 1 has failed of, if nothing better comes until its time is over."
+    flow: Flow | None = None
+    "The tunnel that an authentic message proposed."
 
 
 class MalformedError(PeerError):
@@ -81,6 +84,6 @@ class SignatureError(PeerError):
 class RefusedError(PeerError):
     """An authentic proposal of a tunnel that cannot be accepted; its sender is to be told."""
 
-    def __init__(self, cause: PeerError, spi: bytes) -> None:
+    def __init__(self, cause: PeerError, spi: bytes, flow: Flow | None) -> None:
         super().__init__(str(cause))
-        self.notify, self.spi = cause.notify, spi
+        self.notify, self.spi, self.flow = cause.notify, spi, flow

@@ -110,6 +110,12 @@ def _read_lifetime(data: bytes, life_type: int, life_duration: int) -> Lifetime:
         raise MalformedError(f"a responder's lifetime: {error}") from None
 
 
+def differences(parts: Iterable[tuple[str, object, Iterable[object]]]) -> str:
+    """What is offered and what would match, part by part, of those that do not."""
+    return " and ".join(f"{what} {part} instead of {' or '.join(sorted(map(str, acceptable)))}"
+                        for what, part, acceptable in parts if part not in acceptable)
+
+
 def refusal(mismatches: Iterable[str], acceptable: str) -> NoProposalChosenError:
     """The error that says, transform by transform, what was offered and why it did not match."""
     said = list(mismatches)

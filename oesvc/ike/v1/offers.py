@@ -18,6 +18,9 @@ class Cipher(Enum):
     AES_128_CBC = ("aes-cbc", 128)
     AES_256_CBC = ("aes-cbc", 256)
 
+    def __str__(self) -> str:
+        return f"{self.algorithm}-{self.key_bits}"
+
     @property
     def algorithm(self) -> str:
         return self.value[0]
@@ -36,7 +39,7 @@ class Phase1Suite:
     group: Group
 
     def __str__(self) -> str:
-        return f"{self.cipher.algorithm}-{self.cipher.key_bits} {self.hash.value} {self.group}"
+        return f"{self.cipher} {self.hash} {self.group}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,15 @@ from oesvc.ike.crypto.groups import Group
 from oesvc.ike.crypto.keymat import Hash
 from oesvc.ike.v1.constants import KEY_IKE, AuthenticationMethod, Phase1Attribute, Protocol, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError
-from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, shorter, within
+from oesvc.ike.v1.negotiation import (
+    MismatchError,
+    differences,
+    lifetime_attributes,
+    read_attributes,
+    refusal,
+    shorter,
+    within,
+)
 from oesvc.ike.v1.offers import Cipher, Phase1Suite, Profile
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.sa import Lifetime
@@ -107,9 +115,10 @@ def _read(proposal: Proposal, transform: Transform) -> tuple[Phase1Suite, Lifeti
 
 
 def _accept(suite: Phase1Suite, profile: Profile) -> None:
-    parts = ((suite.cipher, profile.ciphers), (suite.hash, profile.hashes), (suite.group, profile.groups))
-    if not all(part in acceptable for part, acceptable in parts):
-        raise MismatchError(f"{suite} is not in the profile {profile.name}")
+    different = differences((("cipher", suite.cipher, profile.ciphers), ("hash", suite.hash, profile.hashes),
+                             ("group", suite.group, profile.groups)))
+    if different:
+        raise MismatchError(f"{suite} is not in the profile {profile.name}: {different}")
 
 
 def _acceptable(profile: Profile) -> str:

@@ -191,9 +191,9 @@ class Phase2:
                           lambda error: self._not_taken(channel, error))
         except RefusedError as error:
             channel.use_id(header.message_id)
-            self._core.saw(Way.RECEIVED, "quick mode 1", channel, None, encrypted=True)
+            self._core.saw(Way.RECEIVED, "quick mode 1", channel, error.flow, encrypted=True)
             notification = Notification(Protocol.ESP, error.notify, error.spi)
-            self._informational.send_notify(channel, notification, None)
+            self._informational.send_notify(channel, notification, error.flow)
             raise
 
     def _proposed(self, channel: Channel, standing: Standing, terms: Terms, exchange: Exchange, now: float) -> None:
@@ -220,7 +220,7 @@ class Phase2:
             if have >= most:
                 self._core.counters.tunnels_over_budget += 1
                 busy = BusyError(f"the tunnel {stage.flow} would be one more than the {most} that are allowed {whose}")
-                raise RefusedError(busy, stage.chosen.spi)
+                raise RefusedError(busy, stage.chosen.spi, stage.flow)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from oesvc.ike.crypto.groups import Group, public_length
 from oesvc.ike.v1.constants import RESERVED_SPIS, Encapsulation, EspAttribute, Protocol, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError, SpiError
-from oesvc.ike.v1.negotiation import MismatchError, lifetime_attributes, read_attributes, refusal, within
+from oesvc.ike.v1.negotiation import MismatchError, differences, lifetime_attributes, read_attributes, refusal, within
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, Lifetime
@@ -148,7 +148,8 @@ def _accept(suite: Phase2Suite, profile: Profile, ke_octets: int | None) -> None
     if not profile.accepts_esp(suite.esp):
         raise MismatchError(f"{suite.esp} is not in the profile {profile.name}")
     if suite.group not in profile.groups:
-        raise MismatchError(f"{suite.group} is not in the profile {profile.name}")
+        different = differences([("group", suite.group, profile.groups)])
+        raise MismatchError(f"{suite.group} is not in the profile {profile.name}: {different}")
     if ke_octets != public_length(suite.group):
         had = "none" if ke_octets is None else f"one of {ke_octets} octets"
         raise MismatchError(f"{suite.group} needs a KE payload of {public_length(suite.group)} octets, not {had}")

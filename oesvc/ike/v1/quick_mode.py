@@ -158,7 +158,7 @@ def in_1(terms: Terms, _: NotBegun, message: Message) -> Outcome:
     try:
         return Outcome(_read_proposal(terms, message))
     except PeerError as error:
-        raise RefusedError(error, _offered_spi(message)) from None
+        raise RefusedError(error, _offered_spi(message), _offered_flow(message)) from None
 
 
 def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
@@ -266,6 +266,15 @@ def _check_hash(terms: Terms, head: bytes, message: Message) -> None:
     digest, covered = message.after_hash()
     if not compare_digest(digest, terms.hash(head + covered)):
         raise HashError("its HASH does not verify")
+
+
+def _offered_flow(message: Message) -> Flow | None:
+    """The tunnel that is being refused, if it is one."""
+    try:
+        theirs, ours = map(parse_host, message.all(P.IDENTIFICATION))
+        return Flow(ours, theirs)
+    except (PeerError, ValueError):
+        return None
 
 
 def _offered_spi(message: Message) -> bytes:
