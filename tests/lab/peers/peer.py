@@ -1,0 +1,91 @@
+"""What the tests want of a peer, whoever made it."""
+
+import abc
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from oesvc.ike.crypto.groups import Group
+from tests.lab.network import Network, address_of, stop
+from tests.lab.peers.files import GATEWAY
+from tests.lab.peers.suites import Suite
+
+OURS, THEIRS = address_of("sg-a"), address_of(GATEWAY)
+ALICE = address_of("alice")
+PATIENCE = 60
+"Seconds, for an emulated machine."
+
+
+class Peer(abc.ABC):
+    """A daemon on SG-B with one static tunnel, between Alice and one of the Bobs, that accepts exactly one suite."""
+
+    title: str
+    "Name and version."
+    lacks: frozenset[Group] = frozenset()
+    "Groups that it was built without."
+    socket: Path
+    "Where it takes commands, from when it is ready."
+
+    def __init__(self, net: Network) -> None:
+        self.host = net[GATEWAY]
+        self.folder = net.folder / type(self).__name__.lower()
+        self.folder.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abc.abstractmethod
+    def command(self) -> list[str]:
+        """That starts it in the foreground."""
+
+    @abc.abstractmethod
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 3600) -> None:
+        """Have this tunnel and suite, and no other; replace a keying channel ten seconds before its end."""
+
+    @abc.abstractmethod
+    def initiate(self) -> None:
+        """Begin the tunnel, and wait until it stands."""
+
+    @abc.abstractmethod
+    def rekey_tunnel(self) -> None:
+        """Begin a new quick mode for the tunnel that stands."""
+
+    @abc.abstractmethod
+    def delete(self) -> None:
+        """Delete the tunnel and the keying channel."""
+
+    def start(self) -> None:
+        self._process = self.host.popen(self.command(), f"{self.folder.name}.out")
+        self.wait_until(self.socket.exists, "it takes commands")
+
+    def stop(self) -> None:
+        assert self._process
+        stop(self._process)
+
+    def wait_until(self, so: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not so():
+            if self._process and self._process.poll() is not None:
+                raise RuntimeError(f"{self.title} ended before {what}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.title}: {PATIENCE} s, and not yet: {what}")
+            time.sleep(0.1)
+
+    def run(self, mounts: list[tuple[Path, str]], variables: dict[str, str], *words: object) -> str:
+        """A command of its package, with the package's folders where it looks for them."""
+        return self.host.run(inside(mounts, variables, *words), timeout=PATIENCE + 30).stdout
+
+
+def inside(mounts: list[tuple[Path, str]], variables: dict[str, str], *words: object) -> list[str]:
+    """`ip netns exec` gives every command mounts of its own: what is mounted here goes with it."""
+    script = [f"mount --bind {shlex.quote(str(source))} {target}" for source, target in mounts]
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    script.append(shlex.join(["exec", "env", *settings, *map(str, words)]))
+    return ["sh", "-c", " && ".join(script)]
+
+
+def spis(text: str) -> dict[int, int]:
+    """Octets so far by SPI, of what `ip -s xfrm state` prints; what has no keys yet (SPI 0) is left out."""
+    found = re.findall(r"proto esp spi 0x([0-9a-f]+).*?lifetime current:\s+(\d+)\(bytes\)", text, re.DOTALL)
+    return {int(spi, 16): int(octets) for spi, octets in found if int(spi, 16)}
