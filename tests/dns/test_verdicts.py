@@ -185,7 +185,7 @@ def seen(answer: Answer) -> tuple[object, ...]:
     ("unbound's AD", "oracle", 1), ("BIND's AD", "bind", 50), ("Knot's AD", "knot", 1)])
 def test_other_validators_come_to_the_same_verdict_name_by_name(servers, ours, where, name, together):
     rdtype, verdicts = ours
-    config = DnsConfig((getattr(servers, name),), mode=Mode.TRUST_AD, tries=(2.0,))
+    config = DnsConfig((getattr(servers, name),), mode=Mode.TRUST_AD, tries=(3.0,))
     assert unlisted(where, verdicts, look_up_all(config, list(verdicts), rdtype, together)) == {}
 
 
