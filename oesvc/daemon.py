@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial, singledispatchmethod
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -18,6 +19,7 @@ from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Arrow, Entry, Ink, Journal, Party
+from oesvc.keylog import KeyLog
 from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
@@ -55,14 +57,17 @@ class KeyingDaemon:
                  journal: Journal, clock: Clock, unix_time: Callable[[], float],
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
                  is_ours: Callable[[Address], bool],
-                 calculate: Callable[[Callable[[], Any]], "Deferred[Any]"] = maybeDeferred) -> None:
+                 calculate: Callable[[Callable[[], Any]], "Deferred[Any]"] = maybeDeferred,
+                 key_directory: Path = Path("/var/lib/oegw/wireshark")) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
-        `calculate` calls a slow function, in a thread where there are some."""
+        `calculate` calls a slow function, in a thread where there are some; `key_directory` is for Wireshark's files.
+        """
         self.connections = connections
         self.discovery = discovery
         self.plane = plane
         self.engine = engine
         self.journal = journal
+        self.key_log = KeyLog(engine, clock, key_directory)
         self.tunnels = Tunnels()
         self._clock = clock
         self._unix_time = unix_time
@@ -203,6 +208,7 @@ class KeyingDaemon:
     def _turn_engine(self) -> None:
         """Send what the engine has to send and hear what it has to say, until it has nothing more."""
         for event in self.engine.events():
+            self.key_log.heard(event)
             self.hear(event)
         for datagram in self.engine.datagrams_to_send():
             self._send(datagram)
@@ -321,14 +327,7 @@ class KeyingDaemon:
             self.tell(connection, ev.SoftLifetimeReached("a rekey that failed is tried again"))
 
     @hear.register
-    def _(self, event: ike.TunnelDeleted) -> None:
-        connection = self.connections.get(event.flow)
-        if connection is not None and connection.tunnel == event.tunnel:
-            self.tell(connection, ev.PeerDeleted(f"an authenticated delete came from {event.peer}"))
-        self._remove(event.tunnel)
-
-    @hear.register
-    def _(self, event: ike.TunnelLost) -> None:
+    def _(self, event: ike.TunnelDeleted | ike.TunnelLost) -> None:
         connection = self.connections.get(event.flow)
         if connection is not None and connection.tunnel == event.tunnel:
             self.tell(connection, ev.PeerDeleted(event.detail))

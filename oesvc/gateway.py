@@ -81,6 +81,7 @@ class GatewayService(Service):
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours,
             calculate=partial(deferToThreadPool, reactor, self._threads),
+            key_directory=config.state_directory / "wireshark",
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
 
     def startService(self) -> "Deferred[None]":

@@ -139,5 +139,8 @@ class KeyingEngine(Protocol):
 
     def events(self) -> list[IkeEvent]: ...
 
+    def channel_key(self, channel: ChannelId) -> tuple[bytes, bytes]:
+        """The initiator's cookie and the key of the cipher of a standing channel, for reading captures."""
+
     def counters(self) -> dict[str, int]:
         """How much there is of what is bounded, and what came of the bounds, for status and metrics."""

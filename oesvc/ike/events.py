@@ -120,6 +120,10 @@ class TunnelDeleted:
     flow: Flow
     peer: Address
 
+    @property
+    def detail(self) -> str:
+        return f"an authenticated delete came from {self.peer}"
+
 
 @dataclass(frozen=True, slots=True)
 class TunnelLost:

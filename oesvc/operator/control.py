@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "why": lambda sources, question: report.why(sources.daemon, _flow(question), sources.seconds()),
     "timeline": lambda sources, question: report.timeline(sources.daemon, _flow(question)),
     "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
+    "keylog": lambda sources, question: _key_log(sources.daemon, question),
 }
 
 
@@ -99,6 +100,17 @@ def _flow(question: Question) -> Flow:
         return Flow(ip_address(str(question.get("source"))), ip_address(str(question.get("destination"))))
     except ValueError as error:
         raise BadQuestionError(f"no flow: {error}") from None
+
+
+def _key_log(daemon: KeyingDaemon, question: Question) -> Answer:
+    try:
+        if seconds := float(question.get("seconds", 0)):
+            daemon.key_log.start(seconds)
+        else:
+            daemon.key_log.stop()
+    except (OSError, TypeError, ValueError) as error:
+        raise BadQuestionError(f"keys cannot be written: {error}") from None
+    return {"schema": report.SCHEMA, "on": daemon.key_log.on, "directory": str(daemon.key_log.directory)}
 
 
 def _inquiry(question: Question) -> Inquiry:

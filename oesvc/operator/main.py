@@ -85,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
                           "when no daemon runs")
     dns.set_defaults(carry_out=_dns)
 
+    debug = commands.add_parser("debug", help="what helps to find out what is wrong").add_subparsers(
+        required=True, metavar="WHAT")
+    keylog = debug.add_parser("keylog", parents=[asking], help="write keys for Wireshark, for a time",
+                              description="Write the keys of new channels and tunnels into files of Wireshark's.")
+    keylog.add_argument("--seconds", type=float, default=600, help="until it ends by itself (default: %(default)s)")
+    keylog.add_argument("--off", dest="seconds", action="store_const", const=0, help="write no more")
+    keylog.set_defaults(carry_out=_key_log)
+
     keys = commands.add_parser("keys", help="this gateway's own key pair").add_subparsers(required=True,
                                                                                           metavar="ACTION")
     gen = keys.add_parser("gen", parents=[common], help="make the key pair, if there is none")
@@ -166,6 +174,14 @@ def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) 
     if "error" in reply:
         raise CommandError(str(reply["error"]))
     return dict(reply["answer"])
+
+
+def _key_log(options: argparse.Namespace) -> int:
+    question = {"command": "keylog", "seconds": options.seconds}
+    answer = ask(options.control or config.load(options.config).control_socket, question)
+    print(json.dumps(answer, indent=2) if options.json else
+          f"keys are {'' if answer['on'] else 'not '}written to {answer['directory']}")
+    return DONE
 
 
 def _generate(options: argparse.Namespace) -> int:

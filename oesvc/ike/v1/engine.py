@@ -121,6 +121,11 @@ class IkeEngine:
     def events(self) -> list[IkeEvent]:
         return self._core.take_events()
 
+    def channel_key(self, channel: ChannelId) -> tuple[bytes, bytes]:
+        """The initiator's cookie and the key of the cipher of a standing channel, for reading captures."""
+        found = self._core.channels.get(channel)
+        return (found.cookie_i, found.standing.secrets.cipher.key) if found and found.standing else (b"", b"")
+
     def counters(self) -> dict[str, int]:
         """How much there is of what is bounded, and what came of the bounds."""
         core = self._core
