@@ -12,6 +12,7 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.constants import MAX_EXCHANGES, NO_COOKIE, ExchangeType
 from oesvc.ike.v1.exchange import Exchange
+from oesvc.ike.v1.fragments import Reassembly
 from oesvc.ike.v1.invitations import Invitation
 from oesvc.ike.v1.main_mode import Expectation, Ourselves
 from oesvc.ike.v1.prefixes import PerPrefix
@@ -84,6 +85,9 @@ class Channel:
         "The peer's last R-U-THERE; dpd_asked is ours."
         self.dpd_asked = 0
         self.dpd_tries = 0
+        self.fragments = Reassembly()
+        self.takes_fragments = False
+        "The peer has announced that it does."
         self.rejected = False
         "As responder: we have told the initiator that its signature does not verify."
         self.heard = False

@@ -36,6 +36,8 @@ class PayloadType(IntEnum):
     NOTIFICATION = 11
     DELETE = 12
     VENDOR_ID = 13
+    FRAGMENT = 132
+    "Private use, of the scheme in `fragments`."
 
 
 class ExchangeType(IntEnum):
@@ -178,6 +180,8 @@ LINGER = 60.0
 DELETE_TRIES = 3
 DELETE_SPACING = 10.0
 "RFC 4322 section 3.4.2."
+MAX_FRAGMENTS = 32
+"Of one message; that is 38,000 octets."
 SEQUENCE_OCTETS = 4
 "RFC 3706 section 5.4."
 DPD_TRIES = 5

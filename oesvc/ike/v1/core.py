@@ -13,6 +13,7 @@ from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import COOKIE_LENGTH, NAT_TRAVERSAL_PORT, NO_COOKIE, NON_ESP_MARKER, RESERVED_SPIS
 from oesvc.ike.v1.counters import Counters
 from oesvc.ike.v1.exchange import Calculation
+from oesvc.ike.v1.fragments import LARGEST, split
 from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.tunnels import Tunnels
@@ -31,6 +32,7 @@ class Core:
         self._events: list[IkeEvent] = []
         self._work: dict[WorkId, Callable[[Any, float], None]] = {}
         self._work_numbers = count(1)
+        self._fragmented = 0
 
     def calculate(self, calculation: Calculation, then: Callable[[Any, float], None]) -> None:
         """Have a calculation done; `then` is called with its result."""
@@ -50,6 +52,15 @@ class Core:
     def send(self, data: bytes, local: Endpoint, peer: Endpoint) -> None:
         marker = NON_ESP_MARKER if NAT_TRAVERSAL_PORT in (local.port, peer.port) else b""
         self._datagrams.append(Datagram(marker + data, local, peer))
+
+    def send_on(self, channel: Channel, data: bytes) -> None:
+        """Send a message to a channel's peer; in pieces, if it has to be and the peer understands them."""
+        if not channel.takes_fragments or len(data) <= LARGEST:
+            self.send(data, channel.local, channel.peer)
+            return
+        self._fragmented = self._fragmented % 0xFFFF + 1
+        for piece in split(data, self._fragmented):
+            self.send(piece, channel.local, channel.peer)
 
     def tell(self, event: IkeEvent) -> None:
         self._events.append(event)

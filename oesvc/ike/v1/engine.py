@@ -16,6 +16,7 @@ from oesvc.ike.v1.constants import (
     NON_ESP_MARKER,
     ExchangeType,
     NotifyType,
+    PayloadType,
     name_of,
 )
 from oesvc.ike.v1.core import Core
@@ -146,6 +147,11 @@ class IkeEngine:
             self._from_stranger(header, data, datagram, now)
         else:
             channel.heard = True
+            if header.next_payload == PayloadType.FRAGMENT:
+                whole = channel.fragments.take(header, data)
+                if whole is None:
+                    return
+                header, data = _of_same_exchange(header, whole), whole
             self._from_peer(channel, header, data, now)
 
     def _from_stranger(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
@@ -208,3 +214,12 @@ class IkeEngine:
                 self._phase2.refused_by_peer(channel, notification)
         for deletion in deletions(message) if channel.standing else []:
             self._teardown.received(channel, deletion, now)
+
+
+def _of_same_exchange(fragment: Header, whole: bytes) -> Header:
+    """The header of a message that came in pieces. Raises MalformedError unless it is of the same channel."""
+    header = Header.parse(whole)
+    if ((header.initiator_cookie, header.responder_cookie) != (fragment.initiator_cookie, fragment.responder_cookie)
+            or header.next_payload == PayloadType.FRAGMENT):
+        raise MalformedError("fragments that make up no message of their channel")
+    return header

@@ -74,7 +74,7 @@ class Informational:
         data, _ = seal_encrypted(channel.header(ExchangeType.INFORMATIONAL, message_id),
                                  [Payload(PayloadType.HASH, digest), payload],
                                  _state(secrets, last_block, message_id))
-        self._core.send(data, channel.local, channel.peer)
+        self._core.send_on(channel, data)
 
 
 def deletions(message: Message) -> list[Deletion]:

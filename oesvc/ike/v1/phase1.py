@@ -42,6 +42,7 @@ from oesvc.ike.v1.phase1_offer import say
 from oesvc.ike.v1.phase2 import Phase2
 from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
+from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
@@ -96,6 +97,7 @@ class Phase1:
         channel = Channel(self._core.channels.next_id(), datagram.local, datagram.peer, header.initiator_cookie,
                           header.responder_cookie, ourselves, exchange, now)
         channel.invitation = invitation
+        channel.takes_fragments = Extension.FRAGMENTATION in invitation.extensions
         self._add(channel, now + self._core.config.keying_time)
         for way, name in (Way.RECEIVED, "main mode 1"), (Way.SENT, "main mode 2"):
             self._core.saw(way, name, channel, None, encrypted=False)
@@ -124,6 +126,7 @@ class Phase1:
     def _climbed(self, channel: Channel, name: str, outcome: Outcome, header: Header, now: float) -> None:
         if isinstance(outcome.stage, ValueSent):
             self._core.channels.answered(channel, header.responder_cookie)
+            channel.takes_fragments = Extension.FRAGMENTATION in outcome.stage.extensions
         self._saw(Way.RECEIVED, name, channel, header.encrypted)
         if outcome.reply:
             self._send(channel, outcome, now)
@@ -221,17 +224,17 @@ class Phase1:
     def _repeated(self, channel: Channel, now: float) -> None:
         again = channel.main_mode.answer_again(now)
         if again:
-            self._core.send(again, channel.local, channel.peer)
+            self._core.send_on(channel, again)
 
     def _send(self, channel: Channel, outcome: Outcome, now: float) -> None:
         """The initiator repeats its messages until they are answered; the responder only answers repetitions."""
         data = channel.main_mode.seal(channel.header(ExchangeType.MAIN_MODE, 0), outcome, now)
-        self._core.send(data, channel.local, channel.peer)
+        self._core.send_on(channel, data)
         self._saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, outcome.encrypted)
         if channel.initiator:
             channel.main_mode.retransmission = Retransmission(
                 self._core.timers, self._core.config.retransmission,
-                lambda now: self._core.send(data, channel.local, channel.peer), now)
+                lambda now: self._core.send_on(channel, data), now)
 
     def _saw(self, way: Way, name: str, channel: Channel, encrypted: bool) -> None:
         flow = channel.waiting[0].flow if channel.waiting else None

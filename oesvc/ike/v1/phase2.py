@@ -82,7 +82,7 @@ class Phase2:
         if exchange.repeats(data):
             again = exchange.answer_again(now)
             if again:
-                self._core.send(again, channel.local, channel.peer)
+                self._core.send_on(channel, again)
             return
         exchange.take(tunnel.terms, header, data, now,
                       lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, now),
@@ -257,13 +257,13 @@ class Phase2:
         if exchange is None:
             return
         data = exchange.seal(channel.header(ExchangeType.QUICK_MODE, exchange.message_id), outcome, now)
-        self._core.send(data, channel.local, channel.peer)
+        self._core.send_on(channel, data)
         channel.greeted = True
         self._core.saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, tunnel.flow, encrypted=True)
         if repeat:
             exchange.retransmission = Retransmission(
                 self._core.timers, self._core.config.retransmission,
-                lambda now: self._core.send(data, channel.local, channel.peer), now)
+                lambda now: self._core.send_on(channel, data), now)
 
     def _refuse(self, channel: Channel, tunnel: TunnelRecord, stage: ToAuthorize, type: NotifyType) -> None:
         notification = Notification(Protocol.ESP, type, stage.spi.to_bytes(SPI_OCTETS, "big"))

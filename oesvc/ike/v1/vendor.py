@@ -13,6 +13,8 @@ class Extension(Enum):
 
     DEAD_PEER_DETECTION = bytes.fromhex("afcad71368a1f1c96b8696fc77570100")
     "RFC 3706 section 5."
+    FRAGMENTATION = bytes.fromhex("4048b7d56ebce88525e7de7f00d6c2d3")
+    "The MD5 of that word."
 
 
 Extensions = frozenset[Extension]

@@ -1,0 +1,94 @@
+"""Large messages over paths that carry only small ones, and fragments from who means no good."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from oesvc.ike.crypto.groups import Group
+from oesvc.ike.datagram import Datagram
+from oesvc.ike.events import DatagramRefused, TunnelUp
+from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.constants import MAX_FRAGMENTS, PayloadType
+from oesvc.ike.v1.fragments import FIELDS, LARGEST, split
+from oesvc.ike.v1.offers import MODERN
+from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.message import seal_clear
+from oesvc.ike.v1.wire.payloads import Payload
+from tests.ike.forge import channel_of, deliver
+from tests.ike.pair import Pair, private_key
+
+SMALL_PATH = LARGEST + 4
+"Octets of UDP payload that go through."
+
+
+def large(**settings: object) -> EngineConfig:
+    """Quick mode with a public value of 1,024 octets and all transforms is more than a small path carries."""
+    suite = replace(MODERN.phase1[0], group=Group.MODP_8192)
+    return EngineConfig(settings.pop("key"), profile=replace(MODERN, phase1=(suite,)), **settings)
+
+
+def narrow(number: int, datagram: Datagram):
+    return [(0.0, datagram)] if len(datagram.data) <= SMALL_PATH else []
+
+
+@pytest.mark.parametrize("order", ["kept", "random"])
+def test_large_messages_come_through_a_small_path(order):
+    chance = random.Random(1)
+
+    def path(number, datagram):
+        delay = chance.random() / 100 if order == "random" else 0.0
+        return [(delay, copy) for _, copy in narrow(number, datagram)]
+
+    pair = Pair(large(key=private_key("a")), large(key=private_key("b")), fault=path)
+    pair.initiate()
+    pair.run()
+    assert pair.a.heard(TunnelUp) and pair.b.heard(TunnelUp)
+    assert max(len(datagram.data) for datagram in pair.capture) <= LARGEST
+
+
+def test_peer_that_does_not_announce_it_gets_whole_messages():
+    pair = Pair(large(key=private_key("a")), large(key=private_key("b"), extensions=frozenset()))
+    pair.initiate()
+    pair.run()
+    assert pair.a.heard(TunnelUp) and max(len(datagram.data) for datagram in pair.capture) > LARGEST
+
+
+def fragment(pair: Pair, id: int, number: int, flags: int, octets: bytes) -> None:
+    header = replace(channel_of(pair.a).header(32, 5), next_payload=PayloadType.FRAGMENT)
+    deliver(pair, pair.a, seal_clear(header, [Payload(PayloadType.FRAGMENT, FIELDS.pack(id, number, flags) + octets)]))
+
+
+def keyed() -> Pair:
+    pair = Pair()
+    pair.initiate()
+    return pair.run(1)
+
+
+def test_fragments_that_make_no_sense_change_nothing():
+    pair = keyed()
+    header = channel_of(pair.a).header(32, 5)
+    fragment(pair, 1, 0, 0, b"x")
+    fragment(pair, 1, MAX_FRAGMENTS + 1, 0, b"x")
+    fragment(pair, 1, 1, 1, b"")
+    fragment(pair, 2, 1, 1, b"x" * 100)
+    fragment(pair, 3, 1, 1, replace(header, initiator_cookie=b"\1" * 8).pack(b"x"))
+    fragment(pair, 4, 1, 1, replace(header, next_payload=PayloadType.FRAGMENT).pack(b"x"))
+    reasons = [event.reason for event in pair.b.heard(DatagramRefused)]
+    assert len(reasons) == 6 and "fragment 0" in reasons[0] and "without octets" in reasons[2]
+    assert "no message of their channel" in reasons[4] and "no message of their channel" in reasons[5]
+
+
+def test_pieces_of_messages_never_finished_are_forgotten_with_the_next():
+    pair = keyed()
+    for id in range(1000):
+        for number in range(1, 4):
+            fragment(pair, id, number, 0, bytes(1000))
+    assert len(channel_of(pair.b).fragments._pieces) == 3
+
+
+def test_split_and_whole():
+    header = Header(b"\1" * 8, b"\2" * 8, 8, 32, 1, 77)
+    assert split(header.pack(bytes(100)), 1) == [header.pack(bytes(100))]
+    pieces = split(header.pack(bytes(3000)), 1)
+    assert len(pieces) == 3 and all(len(piece) <= LARGEST and Header.parse(piece).flags == 0 for piece in pieces)
