@@ -1,49 +1,50 @@
-"""`oegw dns` without a daemon: a resolver of its own, by the configuration of the one that is to be."""
+"""`oegw dns` without a daemon: a resolver of its own, by the configuration of the one that is to be.
 
+`python3 -m oesvc.operator.alone FILE` takes one question on standard input and answers as the control socket does. It
+is a program of its own because it loads what the other commands need not wait for.
+"""
+
+import json
 import random
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from oesvc.config import Config, ConfigError
+from oesvc.config import Config, ConfigError, load
 from oesvc.discovery import Discovery
 from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.anchors import AnchorError
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.name_service import dns_config
 from oesvc.oe.classes import ClassTable
-from oesvc.operator.dns_report import Inquiry, Inspector
-
-INTERRUPTED = 130
-"As shells have it."
+from oesvc.operator.dns_report import Inspector
+from oesvc.operator.inquiry import Inquiry
 
 
-def inspect(settings: Config, inquiry: Inquiry) -> dict[str, Any]:
-    """Look up, and wait for it. Raises ConfigError; SystemExit when a signal ends it."""
+def answer(reactor: Any, file: Path, question: dict[str, Any]) -> "Deferred[None]":
+    """Print what the DNS says, or what is wrong with the configuration."""
+    def done(result: dict[str, Any] | Failure) -> None:
+        reply = {"error": result.getErrorMessage()} if isinstance(result, Failure) else {"answer": result}
+        print(json.dumps(reply))
+
     try:
-        dns = dns_config(settings)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    with suppress(AnchorError):  # what the daemon keeps may be for its own eyes only
-        keeper = AnchorKeeper(settings.state_directory / FILE_NAME, dns.anchors)
-        dns = replace(dns, anchors=keeper.anchors)
-    results: list[dict[str, Any] | Failure] = []
-    with suppress(SystemExit):  # so `react` ends
-        react(lambda reactor: inspect_with(reactor, dns, settings, inquiry).addBoth(results.append))
-    if not results:
-        raise SystemExit(INTERRUPTED)
-    (result,) = results
-    if isinstance(result, Failure):
-        result.raiseException()
-    return result
+        settings = load(file)
+        dns = _with_kept_anchors(dns_config(settings), settings)
+        inquiry = Inquiry.parse(question["subject"], question["types"], question["fresh"])
+    except (ConfigError, ValueError) as error:
+        print(json.dumps({"error": str(error)}))
+        raise SystemExit(0) from None
+    return inspect(reactor, dns, settings, inquiry).addBoth(done)
 
 
-def inspect_with(reactor: Any, dns: DnsConfig, settings: Config, inquiry: Inquiry) -> "Deferred[dict[str, Any]]":
+def inspect(reactor: Any, dns: DnsConfig, settings: Config, inquiry: Inquiry) -> "Deferred[dict[str, Any]]":
     """With a resolver that is closed in the end."""
     resolver = ValidatingResolver(dns, reactor)
     inspector = Inspector(resolver, Discovery(resolver, settings.dnssec, random.SystemRandom().random),
@@ -54,3 +55,14 @@ def inspect_with(reactor: Any, dns: DnsConfig, settings: Config, inquiry: Inquir
         return resolver.close().addCallback(lambda _: result)
 
     return Deferred.fromCoroutine(inspector.inspect(inquiry)).addBoth(close)
+
+
+def _with_kept_anchors(dns: DnsConfig, settings: Config) -> DnsConfig:
+    """What the daemon has made of its trust anchors (RFC 5011), where that may be read."""
+    with suppress(AnchorError):
+        return replace(dns, anchors=AnchorKeeper(settings.state_directory / FILE_NAME, dns.anchors).anchors)
+    return dns
+
+
+if __name__ == "__main__":
+    react(answer, (Path(sys.argv[1]), json.load(sys.stdin)))

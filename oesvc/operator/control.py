@@ -16,7 +16,8 @@ from oesvc import __version__
 from oesvc.daemon import KeyingDaemon
 from oesvc.ipsec.flow import Flow
 from oesvc.operator import report
-from oesvc.operator.dns_report import Inquiry, Inspector
+from oesvc.operator.dns_report import Inspector
+from oesvc.operator.inquiry import Inquiry
 
 LONGEST_QUESTION = 4096
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -16,10 +17,10 @@ from oesvc.keys import key_pair
 from oesvc.keys.records import TYPES as RECORD_TYPES
 from oesvc.keys.records import records
 from oesvc.oe.delegation import MalformedRecordError, gateway_name
-from oesvc.operator import alone, dns_text, text
-from oesvc.operator.dns_report import TYPES, Inquiry
+from oesvc.operator import dns_text, text
+from oesvc.operator.inquiry import TYPES, Inquiry
 
-DONE, REFUSED, UNUSABLE = 0, 1, 2
+DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 "Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
 ANSWER_WITHIN = 10.0
 ANSWER_OF_DNS_WITHIN = 40.0
@@ -36,7 +37,10 @@ class NoDaemonError(CommandError):
 
 def run() -> None:
     """Entry point of the console script."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -138,7 +142,7 @@ def _ask(command: str, as_text: Callable[[dict[str, Any]], str]) -> Callable[[ar
 
 def _dns(options: argparse.Namespace) -> int:
     try:
-        inquiry = Inquiry.parse(options.subject, options.types, options.fresh)
+        Inquiry.parse(options.subject, options.types, options.fresh)
     except ValueError as error:
         raise CommandError(f"{options.subject!r} is neither an address nor a name: {error}") from None
     question = {"command": "dns", "subject": options.subject, "types": options.types, "fresh": options.fresh}
@@ -147,13 +151,23 @@ def _dns(options: argparse.Namespace) -> int:
             raise NoDaemonError
         answer = ask(options.control or config.load(options.config).control_socket, question, ANSWER_OF_DNS_WITHIN)
     except NoDaemonError:
-        answer = alone.inspect(config.load(options.config), inquiry)
+        answer = _look_up_alone(options.config, question)
         if not (options.alone or options.json):
             print("(no daemon answers: this is what one would see)", file=sys.stderr)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(answer, indent=2) if options.json else dns_text.dns(answer, colour))
     doubtful = any(look_up["status"] in ("bogus", "indeterminate") for look_up in answer["lookups"])
     return REFUSED if doubtful else DONE
+
+
+def _look_up_alone(file: Path, question: dict[str, Any]) -> dict[str, Any]:
+    """In a process of its own, which asks the resolvers of the configuration. Raises CommandError."""
+    command = [sys.executable, "-m", "oesvc.operator.alone", str(file)]
+    done = subprocess.run(command, input=json.dumps(question), stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        return _answer_in(json.loads(done.stdout))
+    except ValueError:
+        raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
 
 
 def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
@@ -171,6 +185,10 @@ def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) 
         raise CommandError(f"you may not talk to the daemon at {control}; try as root") from None
     except (OSError, ValueError) as error:
         raise CommandError(f"the daemon at {control} gave no answer: {error}") from None
+    return _answer_in(reply)
+
+
+def _answer_in(reply: dict[str, Any]) -> dict[str, Any]:
     if "error" in reply:
         raise CommandError(str(reply["error"]))
     return dict(reply["answer"])

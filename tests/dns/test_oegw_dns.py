@@ -22,7 +22,8 @@ from oesvc.dns.zone_cut import kept_to_show
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator import dns_text
 from oesvc.operator.control import ControlFactory
-from oesvc.operator.dns_report import Inquiry, Inspector
+from oesvc.operator.dns_report import Inspector
+from oesvc.operator.inquiry import Inquiry
 from tests.dns.conftest import await_result
 from tests.dns.tree import questions
 from tests.oe.parts import BOB, PARANOID
@@ -293,7 +294,10 @@ def test_command_asks_the_resolvers_itself_when_there_is_no_daemon(configured):
     bogus = oegw("--config", configured, "--json", "--type", "TXT", "--type", "KEY", "1.1.30.in-addr.arpa")
     assert bogus.returncode == 1 and bogus.stderr == ""
     assert [look_up["status"] for look_up in json.loads(bogus.stdout)["lookups"]] == ["bogus", "bogus"]
-    assert "192.3.0" in oegw("--config", configured, "192.3.0..").stderr
+    assert "192.3.0.." in oegw("--config", configured, "192.3.0..").stderr
+    configured.write_text("[dns]\ntrust-anchors = /nowhere\n[paths]\npolicies = /nowhere\n")
+    unusable = oegw("--no-daemon", "--config", configured, "192.3.0.77")
+    assert unusable.returncode == 2 and "oegw: /nowhere: " in unusable.stderr and "Traceback" not in unusable.stderr
 
 
 def test_command_asks_the_daemon_where_one_runs(desk, configured, tmp_path):
