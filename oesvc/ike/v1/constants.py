@@ -182,6 +182,8 @@ DELETE_SPACING = 10.0
 "RFC 4322 section 3.4.2."
 MAX_FRAGMENTS = 32
 "Of one message; that is 38,000 octets."
+COMMIT_WAIT = 4.0
+"Seconds that a peer which has set the commit bit has for its CONNECTED."
 SEQUENCE_OCTETS = 4
 "RFC 3706 section 5.4."
 DPD_TRIES = 5

@@ -193,6 +193,8 @@ class IkeEngine:
         for notification in notices:
             if notification.type == NotifyType.INITIAL_CONTACT:
                 self._teardown.initial_contact(channel, now)
+            elif notification.type == NotifyType.CONNECTED:
+                self._phase2.connected(channel, notification, now)
             elif notification.type == NotifyType.RESPONDER_LIFETIME:
                 self._phase1.shorten(channel, notification)
 

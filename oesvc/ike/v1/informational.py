@@ -51,7 +51,9 @@ class Informational:
         Whether those of RFC 3706 are new is for their sequence numbers to tell.
         """
         secrets, last_block = _keys(channel)
-        if not header.message_id or header.message_id in channel.used_ids:
+        committing = channel.quick_modes.get(header.message_id)
+        connects = committing is not None and committing.awaits_connected  # CONNECTED has its quick mode's message ID
+        if not header.message_id or (header.message_id in channel.used_ids and not connects):
             raise UnexpectedError("an informational message with a message ID that was used before")
         message, _ = open_encrypted(header, data, _state(secrets, last_block, header.message_id))
         digest, covered = message.after_hash()
@@ -59,7 +61,7 @@ class Informational:
             raise HashError("an informational message whose HASH(1) does not verify")
         if is_liveness(message):
             return message
-        if not channel.use_id(header.message_id):
+        if not connects and not channel.use_id(header.message_id):
             raise UnexpectedError("too many exchanges under one keying channel")
         channel.heard_at = now
         return message

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from oesvc.ike.events import DatagramRefused, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
-from oesvc.ike.v1.constants import LAST_ERROR_NOTIFY, LINGER, ExchangeType, NotifyType, Protocol
+from oesvc.ike.v1.constants import COMMIT_WAIT, LAST_ERROR_NOTIFY, LINGER, ExchangeType, Flag, NotifyType, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
@@ -85,10 +85,12 @@ class Phase2:
                 self._core.send_on(channel, again)
             return
         exchange.take(tunnel.terms, header, data, now,
-                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, now),
+                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, header, now),
                       lambda error: self._not_taken(channel, error))
 
-    def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, now: float) -> None:
+    def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, header: Header,
+                 now: float) -> None:
+        tunnel.awaits_connected |= bool(header.flags & Flag.COMMIT)
         channel.heard_at = channel.used_at = now
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
@@ -187,7 +189,7 @@ class Phase2:
         exchange = self._exchange(standing, header.message_id, RESPONDER)
         try:
             exchange.take(terms, header, data, now,
-                          lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, now),
+                          lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, header, now),
                           lambda error: self._not_taken(channel, error))
         except RefusedError as error:
             channel.use_id(header.message_id)
@@ -196,7 +198,8 @@ class Phase2:
             self._informational.send_notify(channel, notification, error.flow)
             raise
 
-    def _proposed(self, channel: Channel, standing: Standing, terms: Terms, exchange: Exchange, now: float) -> None:
+    def _proposed(self, channel: Channel, standing: Standing, terms: Terms, exchange: Exchange, header: Header,
+                  now: float) -> None:
         """A good quick mode 1: the owner is asked. Raises PeerError."""
         self._check_budgets(exchange.stage, channel.peer.address)
         if not channel.use_id(exchange.message_id):
@@ -207,6 +210,7 @@ class Phase2:
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
                               standing.identity, (standing.key,), TunnelState.NEGOTIATING,
                               now + self._core.config.keying_time)
+        tunnel.awaits_connected = bool(header.flags & Flag.COMMIT)
         self._core.tunnels.add(tunnel)
         self._core.saw(Way.RECEIVED, "quick mode 1", channel, flow, encrypted=True)
         self._negotiate(tunnel, channel, terms, exchange)
@@ -239,9 +243,27 @@ class Phase2:
                   f"the keying channel with {tunnel.peer} stands, but quick mode for {tunnel.flow} was not "
                   f"finished in time{said}")
 
+    def connected(self, channel: Channel, notification: Notification, now: float) -> None:
+        """A peer that has set the commit bit says that its SAs are installed."""
+        spi = int.from_bytes(notification.spi, "big")
+        for tunnel in list(channel.quick_modes.values()):
+            if tunnel.awaits_connected and spi in (tunnel.inbound_spi, tunnel.outbound_spi):
+                if tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, Complete):
+                    self._commit(tunnel, channel, now)
+                else:
+                    tunnel.awaits_connected = False
+
+    def _commit(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
+        tunnel.awaits_connected = False
+        self._up(tunnel, channel, now)
+
     def _up(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
         if tunnel.deadline:
             tunnel.deadline.cancel()
+        if tunnel.awaits_connected:
+            # Its word may be lost, and is not repeated: then time has to do.
+            tunnel.deadline = self._core.timers.at(now + COMMIT_WAIT, lambda now: self._commit(tunnel, channel, now))
+            return
         tunnel.state, tunnel.up_since = TunnelState.UP, now
         self._core.timers.at(now + LINGER, lambda now: self._linger_ends(tunnel, channel))
         self._core.tell(TunnelUp(tunnel.id, tunnel.flow, tunnel.local, tunnel.peer, tunnel.identity))

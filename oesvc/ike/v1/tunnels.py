@@ -39,6 +39,8 @@ class TunnelRecord:
         self.inbound_spi: int | None = None
         self.outbound_spi: int | None = None
         self.up_since: float | None = None
+        self.awaits_connected = False
+        "The peer has set the commit bit: nothing is to be sent before it says CONNECTED (RFC 2408 section 3.1)."
         self.deadline: Timer | None = None
         "Of the negotiation, then of each try to delete."
         self.tries = 0
