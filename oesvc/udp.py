@@ -13,6 +13,10 @@ from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ipsec.flow import Address
 
 IKE_PORT = 500
+SO_RCVBUFFORCE = 33
+"Linux's; Python has no name for it."
+RECEIVE_BUFFER = 4 << 20
+"Octets: a flood of 20,000 datagrams a second fills them in half a second, in which other things may be done."
 
 
 class IkePort(DatagramProtocol):
@@ -46,11 +50,20 @@ def open_socket(local: Endpoint, prepare: Callable[[socket.socket], None]) -> so
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         prepare(opened)
+        _make_room(opened)
         opened.bind((str(local.address), local.port))
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _make_room(opened: socket.socket) -> None:
+    """So much as we want where we may, else so much as this host allows."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
 def source_address(own: Sequence[Address], peer: Address, prepare: Callable[[socket.socket], None]) -> Address:
