@@ -15,6 +15,7 @@ from oesvc.ike.v1.counters import Counters
 from oesvc.ike.v1.exchange import Calculation
 from oesvc.ike.v1.fragments import LARGEST, split
 from oesvc.ike.v1.invitations import Invitations
+from oesvc.ike.v1.main_mode import invite
 from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.tunnels import Tunnels
 from oesvc.ipsec.flow import Flow
@@ -26,6 +27,7 @@ class Core:
     def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
         self.config, self.entropy = config, entropy
         self.timers, self.channels, self.tunnels = Timers(), Channels(), Tunnels()
+        self.message_1 = invite(config)
         self.counters = Counters()
         self.invitations = Invitations(config, entropy)
         self._datagrams: list[Datagram] = []

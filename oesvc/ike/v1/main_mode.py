@@ -161,8 +161,7 @@ def invite(config: EngineConfig) -> tuple[Payload, ...]:
     return (Payload(P.SA, offer), *announce(config.extensions))
 
 
-def out_1(config: EngineConfig) -> Outcome:
-    payloads = invite(config)
+def out_1(payloads: tuple[Payload, ...]) -> Outcome:
     return Outcome(OfferSent(payloads[0].body), payloads, encrypted=False)
 
 

@@ -184,7 +184,7 @@ class Phase1:
     def begin(self, local: Address, peer: Address, expectation: Expectation, deadline: float, now: float,
               waiting: Sequence[TunnelRecord] = ()) -> None:
         """Invite a peer to a keying channel, for the tunnels that wait for it."""
-        outcome = out_1(self._core.config)
+        outcome = out_1(self._core.message_1)
         exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate)
         channel = Channel(self._core.channels.next_id(), Endpoint(local, PORT), Endpoint(peer, PORT),
                           self._core.new_cookie(), NO_COOKIE, self._ourselves(local, expectation), exchange, now)

@@ -5,6 +5,7 @@ The KE payload commits to one group, so every transform that we offer carries th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from oesvc.ike.crypto.groups import Group, public_length
 from oesvc.ike.v1.constants import RESERVED_SPIS, Encapsulation, EspAttribute, Protocol, name_of
@@ -109,6 +110,7 @@ def say(transforms: Sequence[EspTransform]) -> str:
     return ", ".join(map(str, transforms))
 
 
+@cache
 def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime) -> Transform:
     key_length = (Attribute.of(A.KEY_LENGTH, esp.key_bits),) if esp.encryption is not Encryption.DES3_CBC else ()
     integrity = (Attribute.of(A.INTEGRITY, INTEGRITY_NUMBERS[esp.integrity]),) if esp.integrity else ()

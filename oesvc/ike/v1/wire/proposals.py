@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from oesvc.ike.v1.constants import IPSEC_DOI, MAX_ATTRIBUTES, SIT_IDENTITY_ONLY, PayloadType
 from oesvc.ike.v1.errors import MalformedError, NoProposalChosenError
@@ -10,6 +11,8 @@ from oesvc.ike.v1.wire.reader import Reader
 
 BASIC = 0x8000
 "The AF bit: the value stands where the length would."
+USUAL = 64
+"Octets of a transform that is worth to be remembered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Transform:
 
     @classmethod
     def parse(cls, body: bytes) -> "Transform":
+        """The same few come again and again. Raises MalformedError."""
+        return _parse_usual(body) if len(body) <= USUAL else cls.read(body)
+
+    @classmethod
+    def read(cls, body: bytes) -> "Transform":
         reader = Reader(body, "a transform payload")
         number, id, reserved = reader.u8(), reader.u8(), reader.u16()
         if reserved:
@@ -63,6 +71,11 @@ class Transform:
     def pack(self) -> bytes:
         head = struct.pack(">BBH", self.number, self.id, 0)
         return head + b"".join(attribute.pack() for attribute in self.attributes)
+
+
+@lru_cache(1024)
+def _parse_usual(body: bytes) -> Transform:
+    return Transform.read(body)
 
 
 @dataclass(frozen=True, slots=True)
