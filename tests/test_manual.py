@@ -39,4 +39,4 @@ def test_every_policy_file_is_described():
 def test_every_command_is_described():
     (commands,) = (action.choices for action in main._parser()._actions if action.choices)
     described = re.findall(r"^\.Cm (.*)$", (MAN / "oegw.1").read_text(), re.MULTILINE)
-    assert {word for line in described for word in line.replace("|", " ").split()} - {"gen"} == set(commands)
+    assert {word for line in described for word in line.replace("|", " ").split()} - {"gen", "keylog"} == set(commands)
