@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-dns check-lab check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-dns check-lab interop check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -37,12 +37,19 @@ bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same n
 	@$(PYTHON) bench/dns
 
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
-	@tools/setup-lab debian kernel
+	@tools/setup-lab debian kernel peers
 	@$(PYTHON) -m tests.lab.prepare
-	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml
+	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml .cache/lab-out/interop.jsonl
 	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -vv $(if $(T),-k "$(T)") \
 	  --junitxml=.cache/lab-out/lab.xml; \
 	  status=$$?; mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/ && exit $$status
+
+interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated); writes docs/interop.md
+	@tools/setup-lab debian kernel peers
+	@$(PYTHON) -m tests.lab.prepare
+	@rm -rf .cache/lab-out/test_* .cache/lab-out/interop.jsonl
+	OEGW_INTEROP=full tools/in-lab-kernel --time-limit 7200 --memory 4G $(PYTHON) $(PYTEST) tests/lab/test_interop.py \
+	  -m lab -vv; status=$$?; $(PYTHON) -m tests.lab.interop_page && exit $$status
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest

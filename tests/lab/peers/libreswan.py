@@ -74,7 +74,7 @@ class Libreswan(Peer):
         super().start()
         self._whack("--listen")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 3600) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
         group = suite.phase1.group
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]};dh{int(group)}"
         # It knows the elliptic groups in phase 1 only; phase 2 then follows without being told.

@@ -29,6 +29,10 @@ class Peer(abc.ABC):
     socket: Path
     "Where it takes commands, from when it is ready."
 
+    @property
+    def name(self) -> str:
+        return self.title.partition(" ")[0]
+
     def __init__(self, net: Network) -> None:
         self.host = net[GATEWAY]
         self.folder = net.folder / type(self).__name__.lower()
@@ -40,7 +44,7 @@ class Peer(abc.ABC):
         """That starts it in the foreground."""
 
     @abc.abstractmethod
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 3600) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
         """Have this tunnel and suite, and no other; replace a keying channel ten seconds before its end."""
 
     @abc.abstractmethod
@@ -60,8 +64,13 @@ class Peer(abc.ABC):
         self.wait_until(self.socket.exists, "it takes commands")
 
     def stop(self) -> None:
-        assert self._process
-        stop(self._process)
+        if self._process:
+            stop(self._process)
+            self.socket.unlink(missing_ok=True)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def wait_until(self, so: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE

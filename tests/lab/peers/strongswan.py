@@ -94,7 +94,7 @@ class StrongSwan(Peer):
     def command(self) -> list[str]:
         return inside(self._mounts, self._variables, "/usr/lib/ipsec/charon")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 3600) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
         group = str(suite.phase1.group)
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]}-{group}"
         (self._swanctl / "swanctl.conf").write_text(TUNNEL.format(
