@@ -20,7 +20,10 @@ by the same group, /32 to /32. A row passes when
 - pings pass, and the octet counters of both gateways' SAs count them, both ways,
 - so they do after each quick mode, begun by the sides named under "rekeyed by", that replaces the keys,
 - after a delete by the side named under "deleted by" neither gateway has an SA left, and
-- on the Internet nothing of Alice and Bob was to be seen but ESP.
+- on the Internet nothing of Alice's was to be seen but ESP, nor of Bob's since he first answered through the tunnel.
+
+libreswan as responder installs its outbound SA only after it has read quick mode 3: what Bob answers within these
+milliseconds leaves SG-B in clear, and SG-A drops it.
 """
 
 
