@@ -8,12 +8,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.alarm import Alarm
 from oesvc.discovery import Asked, Discovery, Replied
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
-from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
 from oesvc.ipsec.flow import Address, Flow
@@ -24,6 +24,7 @@ from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
+from oesvc.outcomes import FAILURES
 from oesvc.timeline import arrow_of_message, arrow_of_question
 from oesvc.tunnels import TunnelRecord, Tunnels
 
@@ -32,20 +33,6 @@ GRACE = 2.0
 
 REKEY_AGAIN = (10.0,) * 6 + (60.0,) * 5
 "Seconds until a rekey that failed is tried again, as long as the old keys last (decisions 1E.11)."
-
-FAILURES: dict[KeyingFailure, type[ev.Event]] = {
-    KeyingFailure.PEER_SILENT: ev.PeerSilent,
-    KeyingFailure.PORT_UNREACHABLE: ev.PeerSilent,
-    KeyingFailure.CLOSING: ev.PeerSilent,
-    KeyingFailure.PHASE1_REFUSED: ev.PeerRefused,
-    KeyingFailure.PHASE1_MISMATCH: ev.PeerRefused,
-    KeyingFailure.PHASE2_SILENT: ev.PeerRefused,
-    KeyingFailure.PHASE2_REFUSED: ev.PeerRefused,
-    KeyingFailure.NO_IDENTITY: ev.PeerRefused,
-    KeyingFailure.WRONG_IDENTITY: ev.PeerNotAuthentic,
-    KeyingFailure.WRONG_SIGNATURE: ev.PeerNotAuthentic,
-}
-"Which of the three failures of section 3.2.5 each failure of keying is."
 
 
 class KeyingDaemon:
@@ -138,7 +125,8 @@ class KeyingDaemon:
     def _(self, action: actions.InstallPolicy, connection: Connection) -> None:
         installed = self.plane.install_policy(connection.flow, action.policy, action.gateways)
         installed.addCallback(lambda _: self._in_force(connection, action.policy))
-        self._log_failure(installed, f"{connection.flow}: {action.policy.value} policy")
+        self._log_failure(installed, f"{connection.flow}: {action.policy.value} policy",
+                          lambda why: self._note(connection.flow, why))
 
     @perform.register
     def _(self, action: actions.LookUpDelegation, connection: Connection) -> None:
@@ -146,7 +134,8 @@ class KeyingDaemon:
             note = partial(self._note_question, connection.flow, False)
             answered = await self.discovery.delegations(action.destination, note, connection.flow.source)
             self.tell(connection, self._in_clock_time(answered))
-        self._run(look_up(), f"{connection.flow}: looking up its delegation")
+        self._log_failure(Deferred.fromCoroutine(look_up()), f"{connection.flow}: looking up its delegation",
+                          lambda why: self.tell(connection, ev.LookUpFailed(why, self._clock.seconds())))
 
     @perform.register
     def _(self, action: actions.StartKeying, connection: Connection) -> None:
@@ -172,7 +161,8 @@ class KeyingDaemon:
             self.tell(connection, ev.FoundInUse(detail) if in_use else ev.FoundIdle(detail))
         asked = self.plane.last_use(connection.flow)
         asked.addCallback(judge)
-        self._log_failure(asked, f"{connection.flow}: last use")
+        self._log_failure(asked, f"{connection.flow}: last use",
+                          lambda why: self.tell(connection, ev.FoundInUse(why)))
 
     @perform.register
     def _(self, action: actions.TearDown, connection: Connection) -> None:
@@ -393,5 +383,10 @@ class KeyingDaemon:
     def _run(self, job: Coroutine[Any, Any, None], what: str) -> None:
         self._log_failure(Deferred.fromCoroutine(job), what)
 
-    def _log_failure(self, deferred: "Deferred[Any]", what: str) -> None:
-        deferred.addErrback(lambda failure: self.log.failure("{what} failed", failure=failure, what=what))
+    def _log_failure(self, deferred: "Deferred[Any]", what: str,
+                     instead: Callable[[str], object] = lambda why: None) -> None:
+        """Log what should not fail, and do `instead`, so that no connection waits for it for ever."""
+        def failed(failure: Failure) -> None:
+            self.log.failure("{what} failed", failure=failure, what=what)
+            instead(f"{what} failed: {failure.getErrorMessage()}")
+        deferred.addErrback(failed)

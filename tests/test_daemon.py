@@ -1,9 +1,10 @@
 """The hub: what connections ask for is done, and what the worlds report reaches them."""
 
 import pytest
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 
-from oesvc.daemon import FAILURES, KeyingDaemon
+from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
@@ -20,6 +21,7 @@ from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ClassTable
 from oesvc.oe.connections import Connections
 from oesvc.oe.machine import State
+from oesvc.outcomes import FAILURES
 from tests.fakes import FakeEngine, FakePlane, FakeResolver
 from tests.oe.parts import ALICE, BOB, FLOW, KEY, PARANOID, PERMISSIVE, SG_A, SG_B
 from tests.oe.test_authorization import strings
@@ -148,6 +150,26 @@ def test_kernel_that_refuses_the_sas_is_a_failure_of_the_flow(world):
     world.says(ike.SasReady(1, FLOW, (IN, OUT)))
     assert ("delete_tunnel", 1) in world.since()
     assert "no such algorithm" in str(world.connection().reason)
+
+
+def test_kernel_that_cannot_tell_the_last_use_leaves_the_tunnel(world):
+    world.keyed()
+    world.plane.last_use = lambda flow: fail(PlaneError("no such policy"))
+    world.clock.advance(60.0)
+    assert world.connection().state is State.KEYED
+
+
+def test_kernel_that_refuses_a_policy_is_in_the_history(world):
+    world.plane.failure = PlaneError("there is one already")
+    world.daemon.acquired(FLOW)
+    assert any("there is one already" in entry.text for entry in world.daemon.journal.entries(FLOW))
+
+
+def test_look_up_that_breaks_is_a_failed_look_up(world):
+    world.resolver.look_up = lambda *question: fail(RuntimeError("our own mistake"))
+    world.daemon.acquired(FLOW)
+    assert world.connection().state is State.CLEAR_TEXT
+    assert "our own mistake" in str(world.connection().reason)
 
 
 @pytest.mark.conformance("C-3.3.2-01", "C-3.3.2-08", "C-3.3.2-02", "C-3.3-01")

@@ -1,0 +1,18 @@
+"""What a failure of keying means for a connection: RFC 4322 section 3.2.5."""
+
+from oesvc.ike.failures import KeyingFailure
+from oesvc.oe import events as ev
+
+FAILURES: dict[KeyingFailure, type[ev.Event]] = {
+    KeyingFailure.PEER_SILENT: ev.PeerSilent,
+    KeyingFailure.PORT_UNREACHABLE: ev.PeerSilent,
+    KeyingFailure.CLOSING: ev.PeerSilent,
+    KeyingFailure.PHASE1_REFUSED: ev.PeerRefused,
+    KeyingFailure.PHASE1_MISMATCH: ev.PeerRefused,
+    KeyingFailure.PHASE2_SILENT: ev.PeerRefused,
+    KeyingFailure.PHASE2_REFUSED: ev.PeerRefused,
+    KeyingFailure.NO_IDENTITY: ev.PeerRefused,
+    KeyingFailure.WRONG_IDENTITY: ev.PeerNotAuthentic,
+    KeyingFailure.WRONG_SIGNATURE: ev.PeerNotAuthentic,
+}
+"Which of the three failures of that section each failure of keying is."
