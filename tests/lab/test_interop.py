@@ -35,7 +35,7 @@ OPTIONS = {
 }
 PEERS: tuple[type[Peer], ...] = (StrongSwan, Libreswan)
 FULL = os.environ.get("OEGW_INTEROP") == "full"
-CHOSEN = {"initiator": (0, 3, 5, 8, 10, 12), "responder": (1, 2, 4, 6, 9, 11)}
+CHOSEN = {"initiator": (0,), "responder": (11,)}
 "Places in SUITES that `make check-lab` tries, by our role."
 _fresh = iter(SPARE_BOBS)
 
@@ -151,7 +151,7 @@ def test_peer_begins_a_new_keying_channel_and_we_delete_what_is_not_used(site: S
 
 
 def reaches(alice: Host, bob: str) -> None:
-    """Alice's first datagram arrives; what Bob answers while the peer still installs its SAs need not."""
+    """Bob answers, if not the first time: a peer may still be installing its SAs when his first answer comes."""
     wait_until(lambda: alice.ping(bob, wait=5) == 1, "an answer")
 
 
