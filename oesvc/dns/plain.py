@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, inlineCallbacks, maybeDeferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.protocol import Factory
@@ -24,6 +24,8 @@ from oesvc.dns.wire import Rcode, answers_in_other_case, answers_query, basic_rc
 
 MIN_TCP_PATIENCE = 2.0
 "Seconds."
+STREAMS_AT_ONCE = 5
+"TCP connections to one server: many take ten in all and close what is more."
 LARGE_ANSWERS_LOST = 3
 "One after the other: then the path, and not chance, keeps them back."
 SMALL_ANSWERS_FOR = 600.0
@@ -38,6 +40,7 @@ class PlainChannel:
         self._reactor, self._server, self._prepare, self._report = reactor, server, prepare, report
         self._keeps_case = self._knows_edns = True
         self._lost, self._small_until = 0, 0.0
+        self._streams = DeferredSemaphore(STREAMS_AT_ONCE)
         self._reported: set[str] = set()
 
     @inlineCallbacks
@@ -51,7 +54,8 @@ class PlainChannel:
         except OSError as error:
             raise Unreachable(f"cannot be reached ({error})") from None
         except ConnectionClosed as error:
-            raise ServerFailure(f"cannot be asked over TCP ({error})") from None
+            # Servers close what is too much for them at once: worth another try.
+            raise Silence(f"cannot be asked over TCP ({error})") from None
         except DeferredTimeout:
             raise Silence("did not answer over TCP") from None
         return data
@@ -73,7 +77,7 @@ class PlainChannel:
         if is_truncated(data):
             if question.payload == SMALL_PAYLOAD:
                 self._count_lost()
-            data = yield self._ask_stream(question, max(patience, MIN_TCP_PATIENCE))
+            data = yield self._streams.run(self._ask_stream, question, max(patience, MIN_TCP_PATIENCE))
         return data
 
     @inlineCallbacks
@@ -112,6 +116,10 @@ class PlainChannel:
         try:
             data = yield datagrams.query(self._server, [], patience)
         except DNSQueryTimeoutError:
+            # Perhaps it is we who are late: on a busy machine timers ring before what has arrived is read.
+            port.doRead()
+            if datagrams.late is not None:
+                return datagrams.late
             if not datagrams.other_case:
                 raise Silence("did not answer") from None
             self._keeps_case = False
@@ -143,6 +151,8 @@ class _DatagramQuery(DNSDatagramProtocol):
         self._compose = compose
         self._octets = b""
         self.other_case = False
+        self.late: bytes | None = None
+        "The answer, also when its time was over."
 
     def writeMessage(self, message: Any, address: Endpoint) -> None:  # noqa: N802 - Twisted's name
         """Twisted Names: send. Only the id is its choice; the octets are ours."""
@@ -151,9 +161,8 @@ class _DatagramQuery(DNSDatagramProtocol):
 
     def datagramReceived(self, data: bytes, addr: Endpoint) -> None:
         """What does not answer our question is passed over; the right answer may still come."""
-        if not self.liveMessages:
-            return
         if answers_query(data, self._octets):
+            self.late = data
             self._end(data)
         elif answers_in_other_case(data, self._octets):
             self.other_case = True
