@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,17 @@ def test_silence_of_all_servers_is_indeterminate_and_names_them(world):
     _, broken = world.server(lambda query: [reply(query)[:-3]], interface="127.0.0.2")
     with pytest.raises(Indeterminate, match=r"TXT: 127.0.0.1@\d+ did not answer, 127.0.0.2@\d+ sent a .*cut short"):
         world.fetch(silent, broken)
+
+
+def test_an_answer_that_waits_while_we_are_busy_is_no_silence(world):
+    """Timers ring before what has arrived is read: here after the reactor was kept busy for longer than a try."""
+    def behaviour(query):
+        yield reply(query)
+        time.sleep(0.4)
+
+    world.tries = (0.2,)
+    _, endpoint = world.server(behaviour)
+    assert text_of(world.fetch(endpoint)) == GOOD
 
 
 def test_an_error_of_the_only_server_is_its_answer(world):
