@@ -52,7 +52,7 @@ def main() -> int:
         story.chapter("both daemons are stopped")
         in_order = [gateway.stop() for gateway in (a, b)]
         story.claim("they ended in order", all(in_order))
-        story.claim("no SA is left", not any(net[name].xfrm("state") for name in ("sg-a", "sg-b")))
+        story.claim("no SA is left", not any(net[name].sas() for name in ("sg-a", "sg-b")))
         story.claim("of policies only the block of the paranoid class, with its exemptions, at SG-A",
                     not net["sg-b"].xfrm("policy") and "tmpl" not in net["sg-a"].xfrm("policy")
                     and "192.1.1.128/25" in net["sg-a"].xfrm("policy"))

@@ -15,6 +15,7 @@ import ctypes
 import ipaddress
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -144,6 +145,18 @@ class Host:
     def xfrm(self, what: str) -> str:
         """The kernel's `state` or `policy` entries, as `ip -s xfrm` prints them (keys hidden)."""
         return self.run(["ip", "-s", "xfrm", what, "list", *(["nokeys"] if what == "state" else [])]).stdout
+
+    def sas(self, of: str = "") -> dict[int, int]:
+        """Octets so far by SPI of the ESP SAs whose entry says `of`.
+
+        Without the larval ones: a trap that was met has one, of SPI 0, for two seconds; nothing deletes it sooner.
+        """
+        entries = ("\n" + self.xfrm("state")).split("\nsrc ")
+        found = (re.search(r"proto esp spi 0x([0-9a-f]+).*lifetime current:\s+(\d+)\(bytes\)", entry, re.DOTALL)
+                 for entry in entries if of in entry)
+        sas = {int(entry[1], 16): int(entry[2]) for entry in found if entry}
+        sas.pop(0, None)
+        return sas
 
     def xfrm_errors(self) -> dict[str, int]:
         """Counters of /proc/net/xfrm_stat that are not zero: `XfrmInTmplMismatch` and its like."""

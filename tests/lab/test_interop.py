@@ -21,7 +21,7 @@ from tests.lab.names import SPARE_BOBS, canonical_tree, serve_names
 from tests.lab.network import OUT, Host, Network
 from tests.lab.peers.expire import expire_softly
 from tests.lab.peers.libreswan import Libreswan
-from tests.lab.peers.peer import ALICE, OURS, PATIENCE, THEIRS, Peer, spis
+from tests.lab.peers.peer import ALICE, OURS, PATIENCE, THEIRS, Peer
 from tests.lab.peers.strongswan import StrongSwan
 from tests.lab.peers.suites import SUITES, Suite
 
@@ -57,14 +57,14 @@ class Site:
             wanted.start()
         return wanted
 
-    def sas(self, host: str) -> dict[int, int]:
-        """Octets by SPI of the SAs at a gateway."""
-        return spis(self.net[host].xfrm("state"))
+    @property
+    def gateways(self) -> tuple[Host, Host]:
+        """Ours and the peer's."""
+        return self.net["sg-a"], self.net["sg-b"]
 
     def outbound(self, bob: str) -> set[int]:
         """SPIs by which Alice's datagrams to Bob may leave SG-A."""
-        listed = self.net["sg-a"].run(["ip", "-s", "xfrm", "state", "list", "dst", THEIRS, "nokeys"]).stdout
-        return {spi for each in listed.split("\nsrc ") if f"dst {bob}/32" in each for spi in spis(each)}
+        return set(self.net["sg-a"].sas(f"dst {bob}/32"))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_alice_reaches_bob_by_every_suite(site: Site, kind: type[Peer], role: st
             rekeyed(site, bob, peer.rekey_tunnel)
             row["rekey"] = ", ".join(filter(None, (row["rekey"], peer.name)))
         peer.delete()
-        wait_until(lambda: not site.sas("sg-a") and not site.sas("sg-b"), "no SAs")
+        wait_until(lambda: not any(gateway.sas() for gateway in site.gateways), "no SAs")
         row["delete"] = peer.name
     assert in_clear(tap.packets(), stands) == []
 
@@ -144,7 +144,7 @@ def test_peer_begins_a_new_keying_channel_and_we_delete_what_is_not_used(site: S
                    "a main mode begun by the peer")
         assert_moves(site, bob)
         row["rekey"] = f"{peer.name} (phase 1)"
-        wait_until(lambda: not site.sas("sg-a") and not site.sas("sg-b"), "no SAs")
+        wait_until(lambda: not any(gateway.sas() for gateway in site.gateways), "no SAs")
         row["delete"] = "oegw"
     assert in_clear(tap.packets(), stands) == []
     peer.delete()
@@ -157,11 +157,12 @@ def reaches(alice: Host, bob: str) -> None:
 
 def assert_moves(site: Site, bob: str) -> None:
     """The counters of both gateways' SAs count what Alice and Bob say to each other."""
-    before = [site.sas(host) for host in ("sg-a", "sg-b")]
+    before = [gateway.sas() for gateway in site.gateways]
     assert site.net["alice"].ping(bob, 2) == 2
-    for host, earlier in zip(("sg-a", "sg-b"), before, strict=True):
-        grown = [spi for spi, octets in site.sas(host).items() if octets > earlier.get(spi, 0)]
-        assert len(grown) == 2, f"{host}: {earlier} has become {site.sas(host)}"
+    for gateway, earlier in zip(site.gateways, before, strict=True):
+        now = gateway.sas()
+        grown = [spi for spi, octets in now.items() if octets > earlier.get(spi, 0)]
+        assert len(grown) == 2, f"{gateway.name}: {earlier} has become {now}"
 
 
 def rekeyed(site: Site, bob: str, begin: Callable[[], None]) -> None:

@@ -1,7 +1,6 @@
 """What the tests want of a peer, whoever made it."""
 
 import abc
-import re
 import shlex
 import subprocess
 import time
@@ -92,9 +91,3 @@ def inside(mounts: list[tuple[Path, str]], variables: dict[str, str], *words: ob
     settings = [f"{name}={value}" for name, value in variables.items()]
     script.append(shlex.join(["exec", "env", *settings, *map(str, words)]))
     return ["sh", "-c", " && ".join(script)]
-
-
-def spis(text: str) -> dict[int, int]:
-    """Octets so far by SPI, of what `ip -s xfrm state` prints; what has no keys yet (SPI 0) is left out."""
-    found = re.findall(r"proto esp spi 0x([0-9a-f]+).*?lifetime current:\s+(\d+)\(bytes\)", text, re.DOTALL)
-    return {int(spi, 16): int(octets) for spi, octets in found if int(spi, 16)}
