@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-dns check-lab interop check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike bench-dns check-lab interop check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -33,6 +33,9 @@ check-dns:  ## the long tests of DNSSEC: 20,000 corrupted chains, eight hours of
 	OEGW_CHAINS=20000 $(PYTHON) $(PYTEST) tests/dns/test_corruption.py tests/dns/test_eight_hours.py \
 	  --junitxml=$(RESULTS)/dns.xml
 
+bench-ike:  ## CPU of a handshake of IKE beside its arithmetic alone; memory, two cores
+	@$(PYTHON) bench/ike
+
 bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same names
 	@$(PYTHON) bench/dns
 
@@ -53,7 +56,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 
