@@ -1,6 +1,6 @@
 """The seams between the keying daemon and the outside worlds, so that each side can be built and tested alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,6 +13,11 @@ from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import IpsecSa
+
+
+Bounds = Mapping[str, tuple[int, int, int]]
+"""How much is used of what is bounded, of how much, and how often that was not enough since the start: by the name
+of the option in oegw.conf. Of a bound per peer or prefix, what the one with the most uses."""
 
 
 class DelayedCall(Protocol):
@@ -143,4 +148,6 @@ class KeyingEngine(Protocol):
         """The initiator's cookie and the key of the cipher of a standing channel, for reading captures."""
 
     def counters(self) -> dict[str, int]:
-        """How much there is of what is bounded, and what came of the bounds, for status and metrics."""
+        """How much there is, and was, for status and metrics."""
+
+    def bounds(self, now: float) -> Bounds: ...

@@ -68,6 +68,11 @@ def test_flood_of_ever_different_first_messages_is_read_at_a_bounded_rate_into_b
     assert 20 < len(invitations) < 60 and invitations._octets <= 100_000
     assert len(invitations._by_body) == len(invitations._by_number) == len(invitations._unproven) + 1
     assert "more than 50 different messages 1 a second" in victim.events()[-1].reason
+    bounds = victim.bounds(10.0)
+    assert bounds["new-invitations"] == (50, 50, counters["refused"])
+    used, most, forgotten = bounds["max-invitation-octets"]
+    assert 0.9 * most < used <= most == 100_000 and forgotten == counters["first_messages"] + 1 - len(invitations)
+    assert victim.bounds(12.0)["new-invitations"][0] == 0
 
 
 @pytest.mark.parametrize("different", [False, True])
@@ -106,6 +111,7 @@ def test_proven_invitations_are_bounded_too():
         pair.run(1)
     counters = pair.b.engine.counters()
     assert (counters["proven_invitations"], counters["invitations"]) == (3, 3) and len(pair.b.heard(TunnelUp)) == 6
+    assert pair.b.engine.bounds(pair.now)["max-proven-invitations"] == (3, 3, 4)
 
 
 def third_message(pair: Pair) -> Datagram:
@@ -171,7 +177,8 @@ def half_open(victim: IkeEngine, addresses) -> None:
 def test_one_neighbourhood_cannot_take_the_whole_budget(addresses):
     victim = engine()
     half_open(victim, addresses)
-    assert victim.counters()["half_open_channels"] == 32 and victim.counters()["channels_over_budget"] == 67
+    assert victim.counters()["half_open_channels"] == 32
+    assert victim.bounds(0.0)["max-half-open-per-prefix"] == (32, 32, 67)
     assert "half-open ones near" in victim.events()[-1].reason
     half_open(victim, ["203.0.113.1"])
     assert victim.counters()["half_open_channels"] == 33
@@ -209,6 +216,7 @@ def test_peer_keeps_only_its_newest_channels():
         channel_of(pair.a).doubtful = True
     assert [channel.id for channel in pair.b.engine._core.channels] == [4, 5] and len(pair.b.heard(TunnelUp)) == 5
     assert pair.b.messages().count("delete") >= 3
+    assert pair.b.engine.bounds(pair.now)["max-channels-per-peer"] == (2, 2, 3)
 
 
 @pytest.mark.conformance("C-12.3-02")
@@ -217,7 +225,8 @@ def test_channels_with_one_neighbourhood_are_bounded():
     pair.initiate()
     pair.run(1)
     half_open(pair.b.engine, ["192.1.1.77", "203.0.113.1"])
-    assert len(pair.b.engine._core.channels) == 2 and pair.b.engine.counters()["channels_over_budget"] == 1
+    assert len(pair.b.engine._core.channels) == 2
+    assert pair.b.engine.bounds(pair.now)["max-channels-per-prefix"] == (1, 1, 1)
 
 
 @pytest.mark.parametrize("budget", ["max_tunnels", "max_tunnels_per_peer", "max_tunnels_per_prefix"])
@@ -229,6 +238,7 @@ def test_tunnels_that_peers_propose_are_bounded(budget):
     pair.run()
     assert len(pair.b.heard(TunnelUp)) == 3
     assert "one more than the 3" in pair.b.heard(DatagramRefused)[0].reason
+    assert pair.b.engine.bounds(pair.now)[budget.replace("_", "-")] == (3, 3, 2)
     assert {event.failure for event in pair.a.heard(TunnelFailed)} == {KeyingFailure.PHASE2_REFUSED}
 
 

@@ -10,7 +10,7 @@ from oesvc.ike.datagram import Datagram
 from oesvc.ike.events import DatagramRefused, TunnelUp
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.constants import MAX_FRAGMENTS, PayloadType
-from oesvc.ike.v1.fragments import FIELDS, LARGEST, split
+from oesvc.ike.v1.fragments import FIELDS, LARGEST, LONGEST, split
 from oesvc.ike.v1.offers import MODERN
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import seal_clear
@@ -85,6 +85,14 @@ def test_pieces_of_messages_never_finished_are_forgotten_with_the_next():
         for number in range(1, 4):
             fragment(pair, id, number, 0, bytes(1000))
     assert len(channel_of(pair.b).fragments._pieces) == 3
+
+
+def test_pieces_of_one_message_are_bounded():
+    pair = keyed()
+    for number in range(1, MAX_FRAGMENTS + 1):
+        fragment(pair, 1, number, 0, bytes(60_000))
+    assert sum(map(len, channel_of(pair.b).fragments._pieces.values())) <= LONGEST
+    assert f"more than {LONGEST} octets" in pair.b.heard(DatagramRefused)[-1].reason
 
 
 def test_split_and_whole():

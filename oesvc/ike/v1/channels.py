@@ -209,6 +209,17 @@ class Channels:
     def near(self, peer: Address) -> int:
         return self._near.count(peer)
 
+    def most_half_open_near(self) -> int:
+        return self._half_open_near.most()
+
+    def most_near(self) -> int:
+        return self._near.most()
+
+    def most_standing(self) -> int:
+        """With one peer."""
+        return max((sum(channel.standing is not None for channel in with_peer.values())
+                    for with_peer in self._by_peer.values()), default=0)
+
     def _leave_half_open(self, channel: Channel) -> None:
         if channel.id in self._half_open:
             self._half_open.remove(channel.id)

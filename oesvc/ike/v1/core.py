@@ -8,6 +8,7 @@ from typing import Any
 from oesvc.ike.crypto.groups import PublicValueError
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import IkeEvent, MessageSeen, Way, Work, WorkId
+from oesvc.ike.v1.budgets import Budgets
 from oesvc.ike.v1.channels import Channel, Channels
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import COOKIE_LENGTH, NAT_TRAVERSAL_PORT, NO_COOKIE, NON_ESP_MARKER, RESERVED_SPIS
@@ -30,6 +31,7 @@ class Core:
         self.message_1 = invite(config)
         self.counters = Counters()
         self.invitations = Invitations(config, entropy)
+        self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
         self._work: dict[WorkId, Callable[[Any, float], None]] = {}

@@ -11,5 +11,3 @@ class Counters:
     "Main mode 1 from strangers, answered without state."
     refused: int = 0
     "Datagrams that were dropped."
-    channels_over_budget: int = 0
-    tunnels_over_budget: int = 0

@@ -135,6 +135,10 @@ class IkeEngine:
                 "proven_invitations": core.invitations.proven, "calculations": core.work_under_way,
                 **asdict(core.counters)}
 
+    def bounds(self, now: float) -> dict[str, tuple[int, int, int]]:
+        """Of each budget, by its option's name: how much is used, of how much, and how often that was not enough."""
+        return self._core.budgets.bounds(now)
+
     def _receive(self, datagram: Datagram, now: float) -> None:
         data = datagram.data
         if NAT_TRAVERSAL_PORT in (datagram.local.port, datagram.peer.port):

@@ -15,6 +15,8 @@ from oesvc.ike.v1.wire.payloads import GENERIC_HEADER, Payload, pack_chain
 
 FIELDS = struct.Struct(">HBB")
 LAST = 1
+LONGEST = 65_535
+"Octets of a message that came in pieces: what one datagram could carry."
 LARGEST = 1280 - 40 - 8 - 4
 "Octets of a message that go through any path: IPv6's least MTU without IP, UDP and the marker of port 4500."
 
@@ -39,6 +41,8 @@ class Reassembly:
             raise MalformedError(f"fragment {number} of a message; 1 to {MAX_FRAGMENTS} are allowed")
         if id != self._id:
             self._id, self._last, self._pieces = id, None, {}
+        if sum(map(len, self._pieces.values())) + len(body) > LONGEST:
+            raise MalformedError(f"fragments of a message of more than {LONGEST} octets")
         self._pieces.setdefault(number, body[FIELDS.size:])
         if flags & LAST:
             self._last = number

@@ -74,7 +74,7 @@ class Invitations:
         self._by_body: dict[bytes, Invitation] = {}
         self._unproven: OrderedDict[int, Invitation] = OrderedDict()
         self._proven: OrderedDict[int, Invitation] = OrderedDict()
-        self._octets = 0
+        self._octets = self._late = self._forgotten = self._outlived = 0
         self._allowance, self._allowed_at = float(config.new_invitations), 0.0
         own = invite(config)
         self.prove(self._read(Header(b"\1" * COOKIE_LENGTH, bytes(COOKIE_LENGTH), PayloadType.SA,
@@ -86,6 +86,14 @@ class Invitations:
     @property
     def proven(self) -> int:
         return len(self._proven)
+
+    def bounds(self, now: float) -> dict[str, tuple[int, int, int]]:
+        """Of each budget: how much is used, of how much, and how often that was not enough."""
+        config = self._config
+        lately = int(2 * config.new_invitations - self._allowed(now))
+        return {"new-invitations": (min(lately, config.new_invitations), config.new_invitations, self._late),
+                "max-invitation-octets": (self._octets, config.max_invitation_octets, self._forgotten),
+                "max-proven-invitations": (self.proven, config.max_proven_invitations, self._outlived)}
 
     def answer(self, header: Header, data: bytes, local: Endpoint, peer: Endpoint, now: float) -> bytes:
         """Message 2. Raises PeerError."""
@@ -119,16 +127,21 @@ class Invitations:
         self._proven[invitation.number] = invitation
         self._proven.move_to_end(invitation.number)
         while len(self._proven) > self._config.max_proven_invitations:
+            self._outlived += 1
             self._drop(self._proven.popitem(last=False)[1])
 
     def _read_new(self, header: Header, body: bytes, now: float) -> Invitation:
-        rate = self._config.new_invitations
-        self._allowance = min(2.0 * rate, self._allowance + rate * max(0.0, now - self._allowed_at))
-        self._allowed_at = now
+        self._allowance, self._allowed_at = self._allowed(now), now
         if self._allowance < 1.0:
-            raise BusyError(f"more than {rate} different messages 1 a second")
+            self._late += 1
+            raise BusyError(f"more than {self._config.new_invitations} different messages 1 a second")
         self._allowance -= 1.0
         return self._read(header, body)
+
+    def _allowed(self, now: float) -> float:
+        """How many new ones may be read now: those of two seconds at most."""
+        rate = self._config.new_invitations
+        return min(2.0 * rate, self._allowance + rate * max(0.0, now - self._allowed_at))
 
     def _read(self, header: Header, body: bytes) -> Invitation:
         if len(body) > LONGEST:
@@ -146,6 +159,7 @@ class Invitations:
         while self._octets > self._config.max_invitation_octets:
             oldest = self._unproven.popitem(last=False)[1]
             self._octets -= oldest.octets
+            self._forgotten += 1
             self._drop(oldest)
         return invitation
 

@@ -211,14 +211,13 @@ class Phase1:
         channel.deadline = self._core.timers.at(deadline, lambda now: self._out_of_time(channel))
 
     def _check_budgets(self, peer: Address) -> None:
-        channels, config = self._core.channels, self._core.config
-        for have, most, what in (
-                (channels.half_open(), config.max_half_open, "half-open keying channels"),
-                (channels.half_open_near(peer), config.max_half_open_per_prefix, f"half-open ones near {peer}"),
-                (channels.near(peer), config.max_channels_per_prefix, f"keying channels near {peer}"),
-                (len(channels), config.max_channels, "keying channels")):
-            if have >= most:
-                self._core.counters.channels_over_budget += 1
+        channels = self._core.channels
+        for budget, have, what in (
+                ("max_half_open", channels.half_open(), "half-open keying channels"),
+                ("max_half_open_per_prefix", channels.half_open_near(peer), f"half-open ones near {peer}"),
+                ("max_channels_per_prefix", channels.near(peer), f"keying channels near {peer}"),
+                ("max_channels", len(channels), "keying channels")):
+            if self._core.budgets.exhausted(budget, have):
                 raise BusyError(f"there are {have} {what}, and no more are allowed")
 
     def _repeated(self, channel: Channel, now: float) -> None:
@@ -333,7 +332,9 @@ class Phase1:
     def _bound_peer(self, peer: Address) -> None:
         """No peer has more channels than it needs."""
         standing = [channel for channel in self._core.channels.with_peer(peer) if channel.standing]
-        for channel in standing[:-self._core.config.max_channels_per_peer]:
+        too_many = standing[:-self._core.config.max_channels_per_peer]
+        self._core.budgets.overrun("max_channels_per_peer", len(too_many))
+        for channel in too_many:
             self._close(channel, "the peer has newer keying channels")
 
     def _close(self, channel: Channel, why: str) -> None:

@@ -217,13 +217,12 @@ class Phase2:
         self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
 
     def _check_budgets(self, stage: ToAuthorize, peer: Address) -> None:
-        tunnels, config = self._core.tunnels, self._core.config
-        for have, most, whose in ((len(tunnels), config.max_tunnels, "in all"),
-                                  (tunnels.with_peer(peer), config.max_tunnels_per_peer, f"with {peer}"),
-                                  (tunnels.near(peer), config.max_tunnels_per_prefix, f"with peers near {peer}")):
-            if have >= most:
-                self._core.counters.tunnels_over_budget += 1
-                busy = BusyError(f"the tunnel {stage.flow} would be one more than the {most} that are allowed {whose}")
+        tunnels = self._core.tunnels
+        for budget, have, whose in (("max_tunnels", len(tunnels), "in all"),
+                                    ("max_tunnels_per_peer", tunnels.with_peer(peer), f"with {peer}"),
+                                    ("max_tunnels_per_prefix", tunnels.near(peer), f"with peers near {peer}")):
+            if self._core.budgets.exhausted(budget, have):
+                busy = BusyError(f"the tunnel {stage.flow} would be one more than the {have} {whose}: no more are allowed")
                 raise RefusedError(busy, stage.chosen.spi, stage.flow)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:

@@ -24,6 +24,10 @@ class PerPrefix:
     def count(self, address: Address) -> int:
         return self._counts.get(_prefix(address), 0)
 
+    def most(self) -> int:
+        """In the prefix with the most."""
+        return max(self._counts.values(), default=0)
+
     def __len__(self) -> int:
         return len(self._counts)
 

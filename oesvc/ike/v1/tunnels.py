@@ -81,6 +81,12 @@ class Tunnels:
     def near(self, peer: Address) -> int:
         return self._near.count(peer)
 
+    def most_with_peer(self) -> int:
+        return max(map(len, self._with_peer.values()), default=0)
+
+    def most_near(self) -> int:
+        return self._near.most()
+
     def get(self, id: TunnelId) -> TunnelRecord | None:
         return self._by_id.get(id)
 
