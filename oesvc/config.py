@@ -61,8 +61,11 @@ class Config:
     keying_time: float
     channel_lifetime: int
     tunnel_lifetime: int
+    tunnel_kilobytes: int
+    "0: as many as the cipher is good for."
     min_channel_lifetime: int
     min_tunnel_lifetime: int
+    min_tunnel_kilobytes: int
     ike_limits: Mapping[str, Any]
     "Waits and budgets of the keying engine, by its own names for them."
     dns_servers: tuple[NameServer, ...]
@@ -101,19 +104,21 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
     ("ike", "channel-lifetime"):    (read.between(int, 600, DAY), "28800"),
     ("ike", "tunnel-lifetime"):     (read.between(int, 60, DAY), "3600"),
+    ("ike", "tunnel-kilobytes"):    (read.between(int, 0, 2**32 - 1, "kilobytes"), "0"),
     ("ike", "min-channel-lifetime"): (read.between(int, 10, DAY), "3600"),
     ("ike", "min-tunnel-lifetime"): (read.between(int, 10, DAY), "600"),
+    ("ike", "min-tunnel-kilobytes"): (read.between(int, 0, 2**32 - 1, "kilobytes"), "1000"),
     ("ike", "dpd-idle"):            (read.between(float, 0, DAY), "60"),
     ("ike", "channel-idle"):        (read.between(float, 0, DAY), "1800"),
-    ("ike", "new-invitations"):     (read.between(int, 1, 100_000), "200"),
-    ("ike", "max-half-open"):       (read.between(int, 1, 1_000_000), "1000"),
-    ("ike", "max-half-open-per-prefix"): (read.between(int, 1, 1_000_000), "32"),
-    ("ike", "max-channels"):        (read.between(int, 1, 1_000_000), "10000"),
-    ("ike", "max-channels-per-peer"): (read.between(int, 1, 1_000_000), "8"),
-    ("ike", "max-channels-per-prefix"): (read.between(int, 1, 1_000_000), "256"),
-    ("ike", "max-tunnels"):         (read.between(int, 1, 1_000_000), "20000"),
-    ("ike", "max-tunnels-per-peer"): (read.between(int, 1, 1_000_000), "1000"),
-    ("ike", "max-tunnels-per-prefix"): (read.between(int, 1, 1_000_000), "4000"),
+    ("ike", "new-invitations"):     (read.between(int, 1, 100_000, ""), "200"),
+    ("ike", "max-half-open"):       (read.between(int, 1, 1_000_000, ""), "1000"),
+    ("ike", "max-half-open-per-prefix"): (read.between(int, 1, 1_000_000, ""), "32"),
+    ("ike", "max-channels"):        (read.between(int, 1, 1_000_000, ""), "10000"),
+    ("ike", "max-channels-per-peer"): (read.between(int, 1, 1_000_000, ""), "8"),
+    ("ike", "max-channels-per-prefix"): (read.between(int, 1, 1_000_000, ""), "256"),
+    ("ike", "max-tunnels"):         (read.between(int, 1, 1_000_000, ""), "20000"),
+    ("ike", "max-tunnels-per-peer"): (read.between(int, 1, 1_000_000, ""), "1000"),
+    ("ike", "max-tunnels-per-prefix"): (read.between(int, 1, 1_000_000, ""), "4000"),
     ("dns", "servers"):             (read.words(read.name_server), ""),
     ("dns", "tls"):                 (read.choice(YES_NO), "no"),
     ("dns", "tls-pin"):             (read.words(read.pin), ""),
@@ -153,8 +158,10 @@ def load(file: Path) -> Config:
         keying_time=values["ike", "keying-time"],
         channel_lifetime=values["ike", "channel-lifetime"],
         tunnel_lifetime=values["ike", "tunnel-lifetime"],
+        tunnel_kilobytes=values["ike", "tunnel-kilobytes"],
         min_channel_lifetime=values["ike", "min-channel-lifetime"],
         min_tunnel_lifetime=values["ike", "min-tunnel-lifetime"],
+        min_tunnel_kilobytes=values["ike", "min-tunnel-kilobytes"],
         ike_limits={name.replace("-", "_"): value for (section, name), value in values.items()
                     if section == "ike" and name.startswith(IKE_LIMITS)},
         dns_servers=values["dns", "servers"],

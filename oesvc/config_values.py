@@ -48,14 +48,14 @@ def choice(choices: Mapping[str, Any]) -> Reader:
     return read
 
 
-def between(kind: type[float] | type[int], least: float, most: float) -> Reader:
+def between(kind: type[float] | type[int], least: float, most: float, unit: str = "seconds") -> Reader:
     def read(text: str) -> float:
         try:
             number = kind(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no number of seconds") from None
+            raise ValueError(f"{text!r} is no number{unit and ' of '}{unit}") from None
         if not least <= number <= most:
-            raise ValueError(f"{text} is not between {least} and {most} seconds")
+            raise ValueError(f"{text} is not between {least} and {most}{unit and ' '}{unit}")
         return number
     return read
 

@@ -289,6 +289,11 @@ class KeyingDaemon:
                                                   tunnel.begun_here))
 
     @hear.register
+    def _(self, event: ike.LifetimeShortened) -> None:
+        if sas := self.tunnels.shorten(event.tunnel, event.lifetime):
+            self._log_failure(self.plane.change_lifetimes(event.flow, sas), f"{event.flow}: its shorter lifetime")
+
+    @hear.register
     def _(self, event: ike.TunnelFailed) -> None:
         detail = f"gateway {event.peer}: {event.failure.value}; {event.detail}"
         self._failed(event.tunnel, event.flow, FAILURES[event.failure](detail))

@@ -26,7 +26,7 @@ from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.identity import FqdnIdentity
-from oesvc.ike.v1.config import PHASE1_FLOOR, PHASE2_FLOOR, EngineConfig
+from oesvc.ike.v1.config import PHASE1_FLOOR, EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
 from oesvc.interfaces import PlaneError
@@ -168,9 +168,9 @@ def _engine_config(config: Config) -> EngineConfig:
     return EngineConfig(load(config.private_key), PROFILES[config.profile.value], identity,
                         keying_time=config.keying_time,
                         phase1_lifetime=Lifetime(config.channel_lifetime),
-                        phase2_lifetime=Lifetime(config.tunnel_lifetime),
+                        phase2_lifetime=Lifetime(config.tunnel_lifetime, config.tunnel_kilobytes),
                         phase1_floor=replace(PHASE1_FLOOR, seconds=config.min_channel_lifetime),
-                        phase2_floor=replace(PHASE2_FLOOR, seconds=config.min_tunnel_lifetime),
+                        phase2_floor=Lifetime(config.min_tunnel_lifetime, config.min_tunnel_kilobytes),
                         **config.ike_limits)
 
 

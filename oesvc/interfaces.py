@@ -68,6 +68,9 @@ class ForwardingPlane(Protocol):
         own pair of inner addresses (RFC 4322 section 12.1). Fails with PlaneError when the kernel refuses.
         """
 
+    def change_lifetimes(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """Put other lifetimes on SAs that are installed; absent ones are no error."""
+
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """Remove SAs; with a flow's last inbound SA its ingress policy goes too. Absent ones are no error."""
 

@@ -1,11 +1,11 @@
 """The tunnels of a gateway, from the first attempt to the last delete."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oesvc.ike.events import TunnelId
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.ipsec.sa import IpsecSa
+from oesvc.ipsec.sa import IpsecSa, Lifetime
 
 
 @dataclass(slots=True)
@@ -54,6 +54,15 @@ class Tunnels:
         tunnel.sas.extend(sas)
         for sa in sas:
             self._by_spi[tunnel.flow, sa.spi] = tunnel
+
+    def shorten(self, tunnel_id: int, lifetime: Lifetime) -> list[IpsecSa]:
+        """Let a tunnel's keys end no later; its SAs with what is left to them, where that is less than before."""
+        tunnel = self._by_id.get(tunnel_id)
+        if tunnel is None:
+            return []
+        before = tunnel.sas
+        tunnel.sas = [replace(sa, lifetime=sa.lifetime.shorter(lifetime)) for sa in before]
+        return [sa for sa, was in zip(tunnel.sas, before, strict=True) if sa != was]
 
     def end(self, tunnel_id: int) -> TunnelRecord | None:
         """Forget a tunnel; what it was, or None when it was gone already."""

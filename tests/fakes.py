@@ -21,6 +21,10 @@ class FakePlane:
         self.diary.append(("add", str(flow), [sa.spi for sa in sas]))
         return self._done()
 
+    def change_lifetimes(self, flow, sas):
+        self.diary.append(("change", str(flow), [sa.lifetime for sa in sas]))
+        return self._done()
+
     def remove_sas(self, flow, sas):
         self.diary.append(("remove", str(flow), [sa.spi for sa in sas]))
         return self._done()

@@ -69,6 +69,9 @@ def test_what_is_written_is_read(write):
 @pytest.mark.parametrize("text, complaint", [
     ("[ike]\nkeying-time = soon", r"oegw.conf:2: keying-time: 'soon' is no number of seconds"),
     ("[ike]\nkeying-time = 0", r"oegw.conf:2: keying-time: 0 is not between 1 and 300 seconds"),
+    ("[ike]\nmax-tunnels = 0", r"oegw.conf:2: max-tunnels: 0 is not between 1 and 1000000$"),
+    ("[ike]\nmax-tunnels = all", r"oegw.conf:2: max-tunnels: 'all' is no number$"),
+    ("[ike]\ntunnel-kilobytes = -1", r"oegw.conf:2: tunnel-kilobytes: -1 is not between 0 and 4294967295 kilobytes"),
     ("[ike]\nidentity = gw.example.com", r"oegw.conf:2: identity: 'gw.example.com' is no name of the form @gateway"),
     ("[ike]\nprofile = old", r"oegw.conf:2: profile: 'old' is none of modern, rfc4322"),
     ("[ike]\nprofil = modern", r"oegw.conf:2: there is no option profil in \[ike\]; did you mean profile\?"),

@@ -227,6 +227,17 @@ def test_replaced_tunnel_stops_sending_at_once_and_is_deleted_after_its_grace(wo
     assert world.since() == [("delete_tunnel", 1)]
 
 
+def test_keys_that_the_peer_lets_end_earlier_get_a_shorter_lifetime_in_the_kernel(world):
+    world.keyed()
+    world.since()
+    world.says(ike.LifetimeShortened(1, FLOW, Lifetime(7200)), ike.LifetimeShortened(9, FLOW, Lifetime(60)))
+    assert world.since() == []
+    world.says(ike.LifetimeShortened(1, FLOW, Lifetime(900, 5000)))
+    assert world.since() == [("change", THERE, 2 * [Lifetime(900, 5000)])]
+    world.says(ike.LifetimeShortened(1, FLOW, Lifetime(0, 4000)))
+    assert world.since() == [("change", THERE, 2 * [Lifetime(900, 4000)])]
+
+
 @pytest.mark.conformance("C-3.1.5-03", "C-3.4.2-05")
 def test_hard_lifetime_of_either_sa_ends_the_tunnel_and_holds_the_flow(world):
     for spi in (OUT.spi, IN.spi):

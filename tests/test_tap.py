@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from oesvc.config import ConfigError
-from oesvc.gateway import _remove_dead_socket
+from oesvc.config import ConfigError, load
+from oesvc.gateway import _engine_config, _remove_dead_socket
+from oesvc.ipsec.sa import Lifetime
 from oesvc.keys import key_pair
 from oesvc.name_service import name_servers
 
@@ -49,6 +50,13 @@ def test_unusable_configuration_is_one_line_and_a_status(configure, text, compla
     assert ended.returncode == 1
     assert complaint in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_engine_is_told_what_the_configuration_says_of_lifetimes(configure):
+    read = load(configure("[ike]\nprivate-key = {folder}/key.pem\ntunnel-lifetime = 900\ntunnel-kilobytes = 5000\n"
+                          "min-tunnel-lifetime = 60\nmin-tunnel-kilobytes = 100\n"))
+    told = _engine_config(read)
+    assert (told.phase2_lifetime, told.phase2_floor) == (Lifetime(900, 5000), Lifetime(60, 100))
 
 
 @pytest.mark.parametrize("text, servers", [

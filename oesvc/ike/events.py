@@ -9,7 +9,7 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
-from oesvc.ipsec.sa import IpsecSa
+from oesvc.ipsec.sa import IpsecSa, Lifetime
 
 ChannelId = NewType("ChannelId", int)
 "A keying channel (phase 1 SA), numbered by its engine."
@@ -101,6 +101,16 @@ class TunnelUp:
 
 
 @dataclass(frozen=True, slots=True)
+class LifetimeShortened:
+    """The peer lets the keys of a tunnel end earlier than was agreed (RFC 2407 section 4.6.3.1)."""
+
+    tunnel: TunnelId
+    flow: Flow
+    lifetime: Lifetime
+    "Counted from when its SAs were made; what is 0 is not changed."
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelFailed:
     """An attempt at a tunnel came to nothing; SAs installed for it are to be removed."""
 
@@ -173,5 +183,5 @@ class DatagramRefused:
     "The tunnel that an authentic message proposed in vain."
 
 
-IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | TunnelFailed
-            | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)
+IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | LifetimeShortened
+            | TunnelFailed | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)

@@ -44,6 +44,19 @@ class Lifetime:
     seconds: int
     kilobytes: int = 0
 
+    def shorter(self, other: "Lifetime") -> "Lifetime":
+        """What satisfies both; what is 0 in one is not limited there."""
+        seconds, kilobytes = (min(filter(None, amounts), default=0) for amounts in (
+            (self.seconds, other.seconds), (self.kilobytes, other.kilobytes)))
+        return Lifetime(seconds, kilobytes)
+
+
+VOLUMES = {Encryption.DES3_CBC: Lifetime(0, 1 << 22)}
+"""How much a cipher may protect with one key, be it negotiated or not.
+
+3DES (RFC 8221 section 5): among the 2**29 blocks of 2**32 octets two are alike with a chance of 1 in 128.
+With blocks of 128 bits the sequence numbers end an SA long before that (RFC 4303 section 3.3.3).
+"""
 
 @dataclass(frozen=True, slots=True)
 class IpsecSa:

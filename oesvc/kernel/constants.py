@@ -57,6 +57,7 @@ class XfrmMessage(IntEnum):
     ACQUIRE = 0x17
     EXPIRE = 0x18
     UPDPOLICY = 0x19
+    UPDSA = 0x1A
     POLEXPIRE = 0x1B
 
 

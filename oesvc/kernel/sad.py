@@ -50,36 +50,57 @@ def algorithms(sa: IpsecSa) -> Attributes:
                                       "alg_icv_len": icv_bits, "alg_key": sa.integrity_key})]
 
 
-def soft_share(spi: int) -> float:
-    """At which share of an outbound SA's lifetime it is renewed: 85 to 95 %, spread so that not all are at once.
+LATER = 0.03
+"So much of its volume later than its sender renews an SA does its receiver."
 
-    Only outbound SAs have a soft limit: what is outbound here is inbound at the peer, so the SPI, different in
-    both directions, keeps the two ends from renewing in the same moment.
+
+def soft_share(spi: int) -> float:
+    """At which share of its lifetime the sender renews an SA: 85 to 95 %, spread so that not all are at once.
+
+    The SPIs of a tunnel are different in both directions, which keeps its two ends from renewing in the same moment.
     """
     return 0.85 + 0.1 * (spi % 1009) / 1009
 
 
 def lifetime(sa: IpsecSa, inbound: bool) -> dict[str, int]:
-    """struct xfrm_lifetime_cfg: time, octets and datagrams, hard and (outbound) soft."""
+    """struct xfrm_lifetime_cfg: time, octets and datagrams, hard and soft.
+
+    Both SAs of a tunnel are of one age, so the time of the outbound one does for both. How much the peer sends is
+    counted by the inbound one alone; who has only responded leaves it to us to renew, or knows no limit by volume.
+    """
     octets = sa.lifetime.kilobytes * 1024
-    share = 0.0 if inbound else soft_share(sa.spi)
+    share = soft_share(sa.spi)
+    volume = share + LATER if inbound else share
     return {
         "hard_add_expires_seconds": sa.lifetime.seconds,
-        "soft_add_expires_seconds": int(sa.lifetime.seconds * share),
-        "hard_byte_limit": octets or XFRM_INF, "soft_byte_limit": int(octets * share) or XFRM_INF,
-        "hard_packet_limit": SEQUENCE_NUMBERS, "soft_packet_limit": int(SEQUENCE_NUMBERS * share) or XFRM_INF}
+        "soft_add_expires_seconds": 0 if inbound else int(sa.lifetime.seconds * share),
+        "hard_byte_limit": octets or XFRM_INF, "soft_byte_limit": int(octets * volume) or XFRM_INF,
+        "hard_packet_limit": SEQUENCE_NUMBERS, "soft_packet_limit": int(SEQUENCE_NUMBERS * volume)}
 
 
 def add_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
     """Add an SA for its own pair of inner addresses alone."""
+    return Request(XfrmMessage.NEWSA, _message(sa, reqid, inbound), f"add {_in_words(sa, inbound)}")
+
+
+def change_lifetime(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
+    """Give an SA, if it is still there, another lifetime; what it has counted so far counts on."""
+    return Request(XfrmMessage.UPDSA, _message(sa, reqid, inbound),
+                   f"give {sa.lifetime.seconds} s to {_in_words(sa, inbound)}", tolerates=frozenset({errno.ESRCH}))
+
+
+def _message(sa: IpsecSa, reqid: int, inbound: bool) -> bytes:
     fields = Selector.of_flow(sa.flow).fields() | lifetime(sa, inbound) | {
         "id_daddr": sa.destination.packed, "id_spi": sa.spi, "id_proto": IPPROTO_ESP, "saddr": sa.source.packed,
         "reqid": reqid, "family": FAMILY[sa.destination.version], "mode": XFRM_MODE_TUNNEL}
     window: Attributes = [("XFRMA_REPLAY_ESN_VAL", {
         "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
+    return encode(SaMessage(), fields, algorithms(sa) + (window if inbound else []))
+
+
+def _in_words(sa: IpsecSa, inbound: bool) -> str:
     way = "inbound" if inbound else "outbound"
-    return Request(XfrmMessage.NEWSA, encode(SaMessage(), fields, algorithms(sa) + (window if inbound else [])),
-                   f"add the {way} SA {sa.spi:#010x} from {sa.source} to {sa.destination} ({sa.transform}, {sa.flow})")
+    return f"the {way} SA {sa.spi:#010x} from {sa.source} to {sa.destination} ({sa.transform}, {sa.flow})"
 
 
 def delete_sa(spi: int, destination: Address) -> Request:

@@ -37,7 +37,7 @@ from oesvc.kernel.own_socket import exempt_socket
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue
 from oesvc.kernel.ruleset import load, ruleset
-from oesvc.kernel.sad import add_sa, delete_sa
+from oesvc.kernel.sad import add_sa, change_lifetime, delete_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     Selector,
@@ -301,6 +301,17 @@ class LinuxForwardingPlane:
             put = put_policy if entry.ingress else create_policy
             yield self._xfrm.request(*map(put, ingress_policies(entry.flow, template)))
             entry.ingress = template
+
+    def change_lifetimes(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """See ForwardingPlane."""
+        return self._flows.run(flow, self._change_lifetimes, sas)
+
+    @inlineCallbacks
+    def _change_lifetimes(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        for sa in sas:
+            key = sa.spi, sa.destination
+            if key in entry.inbound | entry.outbound:
+                yield self._xfrm.request(change_lifetime(sa, entry.reqid, key in entry.inbound))
 
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""

@@ -85,7 +85,7 @@ class PolicyId(XfrmAttributes):
 
 
 class SaMessage(XfrmAttributes):
-    """NEWSA."""
+    """NEWSA, UPDSA."""
 
     fields = SA
 

@@ -5,10 +5,19 @@ from ipaddress import ip_address
 
 import pytest
 
-from oesvc.ike.events import ChannelUp, DatagramRefused, TunnelDeleted, TunnelFailed, TunnelLost, TunnelUp
+from oesvc.ike.events import (
+    ChannelUp,
+    DatagramRefused,
+    LifetimeShortened,
+    TunnelDeleted,
+    TunnelFailed,
+    TunnelLost,
+    TunnelUp,
+)
 from oesvc.ike.v1.config import EngineConfig
-from oesvc.ike.v1.constants import DPD_SPACING, DPD_TRIES, NotifyType, PayloadType, Protocol
+from oesvc.ike.v1.constants import DPD_SPACING, DPD_TRIES, TIME_TO_RENEW, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.engine import IkeEngine
+from oesvc.ike.v1.negotiation import lifetime_notice
 from oesvc.ike.v1.wire.payloads import Notification, Payload
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Lifetime
@@ -98,6 +107,42 @@ def test_longer_lifetime_of_the_responder_changes_nothing():
     standing = channel_of(pair.b).standing
     assert round(standing.expires - standing.since) == 2 * HOUR and standing.shortened is None
     assert {sa.lifetime.seconds for gateway in pair.gateways for sa in gateway.tunnel_sas()} == {900}
+
+
+def lifetime_of_tunnel(pair: Pair, message_id: int, spi: int, seconds: int, kilobytes: int = 0) -> list[Lifetime]:
+    """What SG-A hears of a notify by SG-B."""
+    notice = lifetime_notice(Protocol.ESP, spi.to_bytes(4, "big"), Lifetime(seconds, kilobytes))
+    payload = Payload(PayloadType.NOTIFICATION, notice.pack())
+    deliver(pair, pair.b, informational(channel_of(pair.b), message_id, payload))
+    return [event.lifetime for event in pair.a.heard(LifetimeShortened)]
+
+
+@pytest.mark.parametrize("whose", [0, 1], ids=["our SPI", "its own"])
+def test_responder_may_shorten_a_tunnel_in_a_message_of_its_own(whose):
+    pair = keyed()
+    spi = pair.a.tunnel_sas()[whose].spi
+    assert lifetime_of_tunnel(pair, 100, spi, 900, 20_000) == [Lifetime(900, 20_000)]
+    assert pair.a.heard(LifetimeShortened)[0].tunnel == 1 and not pair.a.heard(DatagramRefused)
+
+
+def test_tunnel_cannot_be_shortened_so_far_that_its_renewal_comes_too_late():
+    pair = keyed()
+    [_, spi] = [sa.spi for sa in pair.a.tunnel_sas()]
+    lifetime_of_tunnel(pair, 100, spi, 1)
+    pair.now += 1000
+    said = lifetime_of_tunnel(pair, 101, spi, 900)
+    assert 0 <= said[0].seconds - TIME_TO_RENEW <= 3 and 1000 <= said[1].seconds - TIME_TO_RENEW <= 1003
+    assert lifetime_of_tunnel(pair, 102, spi, 0, 5000)[2] == Lifetime(0, 5000)
+
+
+def test_word_about_a_tunnel_that_is_not_the_peers_changes_nothing():
+    pair = keyed()
+    assert lifetime_of_tunnel(pair, 100, 0x12345678, 900) == []
+    channel = channel_of(pair.b)
+    broken = Notification(Protocol.ESP, NotifyType.RESPONDER_LIFETIME,
+                          pair.a.tunnel_sas()[1].spi.to_bytes(4, "big"), b"\0\1\0\x20")
+    deliver(pair, pair.b, informational(channel, 101, Payload(PayloadType.NOTIFICATION, broken.pack())))
+    assert not pair.a.heard(LifetimeShortened) and pair.a.heard(DatagramRefused)
 
 
 @pytest.mark.parametrize("lifetimes, reason", [

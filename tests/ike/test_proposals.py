@@ -3,6 +3,7 @@
 import struct
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 import pytest
 
@@ -335,6 +336,38 @@ def test_numbers_of_absurd_length_are_refused_in_few_words(kind):
     with pytest.raises(NoProposalChosenError, match="has 20000 octets") as caught:
         phase1_offer.choose(pack_sa((replace(proposal, transforms=(huge,)),)), MODERN, LIFETIME, FLOOR)
     assert len(str(caught.value)) < 1000
+
+
+TRIPLE_DES = replace(RFC4322, esp=RFC4322.esp[len(MODERN.esp):])
+FOUR_GIB = 1 << 22
+"In kilobytes."
+
+
+def volumes(offer: bytes) -> list[list[int]]:
+    """The kilobytes of each transform: what stands behind the life type 2."""
+    [proposal] = parse_sa(offer)
+    return [[after.number for before, after in pairwise(transform.attributes)
+             if (before.type, before.number) == (E.LIFE_TYPE, 2)] for transform in proposal.transforms]
+
+
+@pytest.mark.parametrize("ours, of_aes, of_triple_des", [
+    (0, [], [FOUR_GIB]), (1000, [1000], [1000]), (FOUR_GIB + 1, [FOUR_GIB + 1], [FOUR_GIB])])
+def test_cipher_of_small_blocks_is_offered_for_no_more_than_it_is_good_for(ours, of_aes, of_triple_des):
+    offered = volumes(phase2_offer.offer(RFC4322, Group.MODP_1024, Lifetime(3600, ours), 0x01020304))
+    assert offered == [of_aes] * len(MODERN.esp) + [of_triple_des] * 2
+
+
+def test_cipher_of_small_blocks_ends_in_time_though_the_peer_knows_no_volume():
+    unlimited = phase2_offer.offer(TRIPLE_DES, Group.MODP_1024, Lifetime(3600), 0x01020304)
+    [proposal] = parse_sa(unlimited)
+    silent = replace(proposal, transforms=tuple(
+        replace(each, attributes=each.attributes[:-2]) for each in proposal.transforms))
+    assert volumes(pack_sa((silent,))) == [[], []]
+    suite, _, chosen = phase2_offer.choose(pack_sa((silent,)), TRIPLE_DES, Lifetime(3600), 128)
+    assert suite.lifetime == Lifetime(3600, FOUR_GIB) and suite.shortened, "and the initiator is told"
+    suite, _ = phase2_offer.accept_choice(phase2_offer.answer(chosen, 0x05060708), TRIPLE_DES, Group.MODP_1024,
+                                          Lifetime(3600))
+    assert suite.lifetime == Lifetime(3600, FOUR_GIB)
 
 
 def test_volume_that_no_counter_holds_is_no_limit():

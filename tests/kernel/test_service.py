@@ -1,6 +1,7 @@
 """The order in which the plane does things: a flow that is to be encrypted or held never has a moment of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -213,6 +214,17 @@ def test_an_sa_that_is_not_ours_is_never_deleted() -> None:
     done(plane.add_sas(FLOW, [OUTBOUND]))
     done(plane.remove_sas(FLOW, [OUTBOUND]))
     assert [entry for entry in plane.said() if entry.startswith("delete")] == []
+
+
+def test_lifetimes_of_sas_that_stand_are_changed_each_in_its_direction() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    plane.said()
+    absent = replace(OUTBOUND, spi=0x333)
+    shorter = [replace(sa, lifetime=Lifetime(900)) for sa in (INBOUND, OUTBOUND, absent)]
+    assert done(plane.change_lifetimes(FLOW, shorter)) is None
+    assert [entry.partition(" from ")[0] for entry in plane.said()] == [
+        "give 900 s to the inbound SA 0x00000111", "give 900 s to the outbound SA 0x00000222"]
 
 
 def test_an_sa_of_another_flow_is_refused() -> None:

@@ -173,6 +173,8 @@ MAX_NUMBER_OCTETS = 8
 "Of an attribute's value in its long form; lifetimes need four."
 MAX_KILOBYTES = 1 << 40
 "A longer lifetime by volume is none."
+TIME_TO_RENEW = 60
+"Seconds that a peer's word leaves the keys of a tunnel at least, so that new ones take their place in time."
 DUPLICATE_SPACING = 0.25
 "Seconds that lie at least between two answers to a repeated message."
 LINGER = 60.0

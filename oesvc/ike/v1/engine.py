@@ -201,6 +201,7 @@ class IkeEngine:
                 self._phase2.connected(channel, notification, now)
             elif notification.type == NotifyType.RESPONDER_LIFETIME:
                 self._phase1.shorten(channel, notification)
+                self._phase2.shorten(channel, notification, now)
 
     def _informed(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
         """What comes in clear, or before the peer has proved itself, is no more than a hint."""

@@ -73,18 +73,12 @@ def within(ours: Lifetime, theirs: Lifetime, floor: Lifetime) -> tuple[Lifetime,
 
     Whoever is to make new keys every few seconds has been made to work for somebody else.
     """
-    agreed = shorter(ours, theirs)
+    agreed = ours.shorter(theirs)
     for name, amount, least in (("seconds", agreed.seconds, min(floor.seconds, ours.seconds)),
                                 ("kilobytes", agreed.kilobytes, min(floor.kilobytes, ours.kilobytes or UNLIMITED))):
         if 0 < amount < least:
             raise MismatchError(f"a lifetime of {amount} {name}; {least} are the least")
-    return agreed, agreed.seconds < theirs.seconds or 0 < agreed.kilobytes < theirs.kilobytes
-
-
-def shorter(ours: Lifetime, theirs: Lifetime) -> Lifetime:
-    """The lifetime that satisfies both; what is 0 is not limited, and seconds of ours always are."""
-    return Lifetime(min(ours.seconds, theirs.seconds or ours.seconds),
-                    min(filter(None, (ours.kilobytes, theirs.kilobytes)), default=0))
+    return agreed, agreed.seconds < theirs.seconds or 0 < agreed.kilobytes < (theirs.kilobytes or UNLIMITED)
 
 
 def lifetime_notice(protocol: int, spi: bytes, lifetime: Lifetime) -> Notification:
@@ -98,14 +92,15 @@ def responder_lifetime(notices: Iterable[Notification], protocol: int, agreed: L
     """What is agreed, or less where the responder says so. Raises MalformedError."""
     for notification in notices:
         if notification.type == NotifyType.RESPONDER_LIFETIME and notification.protocol == protocol:
-            agreed = shorter(agreed, _read_lifetime(notification.data, *LIFE_ATTRIBUTES[protocol]))
+            agreed = agreed.shorter(read_lifetime(notification.data, protocol))
     return agreed
 
 
-def _read_lifetime(data: bytes, life_type: int, life_duration: int) -> Lifetime:
+def read_lifetime(data: bytes, protocol: int) -> Lifetime:
+    """What a RESPONDER-LIFETIME says. Raises MalformedError."""
     transform = Transform.parse(bytes(4) + data)
     try:
-        return read_attributes(transform, LifeType, life_type, life_duration).lifetime
+        return read_attributes(transform, LifeType, *LIFE_ATTRIBUTES[protocol]).lifetime
     except MismatchError as error:
         raise MalformedError(f"a responder's lifetime: {error}") from None
 

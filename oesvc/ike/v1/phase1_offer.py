@@ -12,7 +12,6 @@ from oesvc.ike.v1.negotiation import (
     lifetime_attributes,
     read_attributes,
     refusal,
-    shorter,
     within,
 )
 from oesvc.ike.v1.offers import Cipher, Phase1Suite, Profile
@@ -69,7 +68,7 @@ def accept_choice(body: bytes, profile: Profile, ours: Lifetime) -> tuple[Phase1
     if suite not in profile.phase1:
         raise NoProposalChosenError(f"the responder chose {suite}, which was not offered; "
                                     f"offered were {say(profile.phase1)}")
-    return suite, shorter(ours, theirs)
+    return suite, ours.shorter(theirs)
 
 
 def say(suites: Sequence[Phase1Suite]) -> str:

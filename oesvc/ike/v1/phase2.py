@@ -1,16 +1,26 @@
 """Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from oesvc.ike.events import DatagramRefused, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
+from oesvc.ike.events import DatagramRefused, LifetimeShortened, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
-from oesvc.ike.v1.constants import COMMIT_WAIT, LAST_ERROR_NOTIFY, LINGER, ExchangeType, Flag, NotifyType, Protocol
+from oesvc.ike.v1.constants import (
+    COMMIT_WAIT,
+    LAST_ERROR_NOTIFY,
+    LINGER,
+    TIME_TO_RENEW,
+    ExchangeType,
+    Flag,
+    NotifyType,
+    Protocol,
+)
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
-from oesvc.ike.v1.negotiation import lifetime_notice
+from oesvc.ike.v1.negotiation import lifetime_notice, read_lifetime
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
 from oesvc.ike.v1.quick_mode import (
     INITIATOR,
@@ -251,6 +261,17 @@ class Phase2:
                     self._commit(tunnel, channel, now)
                 else:
                     tunnel.awaits_connected = False
+
+    def shorten(self, channel: Channel, notification: Notification, now: float) -> None:
+        """The peer lets a tunnel's keys end earlier than was agreed. Raises MalformedError."""
+        if notification.protocol != Protocol.ESP or not channel.standing:
+            return
+        said, spi = read_lifetime(notification.data, Protocol.ESP), int.from_bytes(notification.spi, "big")
+        for tunnel in self._core.tunnels.of_peer(channel.peer.address):
+            if spi in (tunnel.inbound_spi, tunnel.outbound_spi) and tunnel.identity == channel.standing.identity:
+                age = 0.0 if tunnel.up_since is None else now - tunnel.up_since
+                seconds = max(said.seconds, int(age) + TIME_TO_RENEW) if said.seconds else 0
+                self._core.tell(LifetimeShortened(tunnel.id, tunnel.flow, replace(said, seconds=seconds)))
 
     def _commit(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
         tunnel.awaits_connected = False

@@ -13,7 +13,7 @@ from oesvc.ike.v1.errors import NoProposalChosenError, SpiError
 from oesvc.ike.v1.negotiation import MismatchError, differences, lifetime_attributes, read_attributes, refusal, within
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
-from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, Lifetime
+from oesvc.ipsec.sa import VOLUMES, Encryption, EspTransform, Integrity, Lifetime
 
 A = EspAttribute
 ESP_NUMBERS = {Encryption.DES3_CBC: 3, Encryption.AES_CBC: 12, Encryption.AES_GCM_16: 20}
@@ -119,7 +119,7 @@ def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime)
         Attribute.of(A.GROUP, group),
         *integrity,
         *key_length,
-        *lifetime_attributes(A.LIFE_TYPE, A.LIFE_DURATION, lifetime),
+        *lifetime_attributes(A.LIFE_TYPE, A.LIFE_DURATION, _at_most(lifetime, esp)),
     ))
 
 
@@ -143,7 +143,12 @@ def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifet
         raise MismatchError(" and ".join(wrong))
     bits = get(A.KEY_LENGTH, 192 if encryption is Encryption.DES3_CBC else 0)
     esp = EspTransform(encryption, bits, None if integrity is None else INTEGRITIES[integrity])
-    return Phase2Suite(esp, group, *within(ours, attributes.lifetime, floor))
+    return Phase2Suite(esp, group, *within(_at_most(ours, esp), attributes.lifetime, floor))
+
+
+def _at_most(lifetime: Lifetime, esp: EspTransform) -> Lifetime:
+    """No longer than the cipher is good for."""
+    return lifetime.shorter(VOLUMES.get(esp.encryption, lifetime))
 
 
 def _accept(suite: Phase2Suite, profile: Profile, ke_octets: int | None) -> None:
