@@ -130,41 +130,6 @@ def unbound_conf(directory: Path, listen: Iterable[Endpoint], *, stubs: Iterable
     return "\n".join([*lines, ""])
 
 
-def named_conf(directory: Path, tree: ZoneTree, listen: Endpoint, root_hints: Path) -> str:
-    """Configuration of a BIND that recurses and validates, in the foreground with `named -f -c FILE`.
-
-    It asks authorities at its own port. Its address must be one of an interface's.
-    """
-    address, port = listen
-    owner, _, _, tag, algorithm, digest_type, digest = tree.anchor.split()
-    return f"""
-options {{
-  directory "{directory}"; pid-file none; lock-file none; session-keyfile "{directory}/named.session";
-  port {port}; listen-on {{ {address}; }}; listen-on-v6 {{ none; }};
-  recursion yes; allow-query {{ any; }}; dnssec-validation yes; max-cache-size 32M;
-  disable-empty-zone "8.b.d.0.1.0.0.2.ip6.arpa";
-}};
-controls {{ }};
-zone "." {{ type hint; file "{root_hints}"; }};
-trust-anchors {{ {owner} static-ds {tag} {algorithm} {digest_type} "{digest}"; }};
-"""
-
-
-def kresd_conf(tree: ZoneTree, listen: Endpoint, upstream: Endpoint) -> str:
-    """Configuration of a Knot Resolver that validates what a plain resolver finds; `kresd -n -c FILE DIRECTORY`."""
-    return f"""
-net.listen('{listen[0]}', {listen[1]}, {{ kind = 'dns' }})
-net.ipv6 = false
-modules.unload('ta_update')
-modules.unload('ta_signal_query')
-modules.unload('priming')
-trust_anchors.remove('.')
-trust_anchors.add([[{tree.anchor}]])
-cache.size = 10 * MB
-policy.add(policy.all(policy.FORWARD({{'{upstream[0]}@{upstream[1]}'}})))
-"""
-
-
 def root_hints(name_server: str = "ns.test.", addresses: Iterable[str] = ("127.0.0.10",)) -> str:
     """A root hints file for resolvers that find the tree's servers at port 53."""
     return "\n".join([f". 3600 IN NS {name_server}",

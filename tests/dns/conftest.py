@@ -1,13 +1,15 @@
 """Real parts: the tree on nsd, behind unbound as a plain resolver, and behind unbound, BIND and Knot Resolver as
-validating ones, on loopback addresses."""
+validating ones (`peers`). Resolvers find the servers of the tree at port 53 of loopback addresses: that takes root."""
 
+import errno
+import secrets
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +18,57 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tests.dns.tree import LAME, LAME_ADDRESS, SLOW, SLOW_ADDRESS, ZONES
-from tests.zones import (
-    Endpoint,
-    ZoneTree,
-    build_tree,
-    kresd_conf,
-    named_conf,
-    nsd_conf,
-    root_hints,
-    unbound_conf,
-)
+from tests.dns.peers import PEERS, Root
+from tests.dns.tree import LAME, NAME_SERVER, SLOW, ZONES
+from tests.zones import Endpoint, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
 
 AUTHORITY = "127.0.0.10"
+"For servers of a single test's, at a free port."
+DNS_PORT = 53
 
 
 @dataclass(frozen=True)
 class Servers:
     directory: Path
     tree: ZoneTree
-    anchor: Path
+    root: Root
     authority: Endpoint
-    "nsd"
+    "nsd with the whole tree"
     plain: Endpoint
     "unbound that hands on what it finds"
     oracle: Endpoint
-    "unbound that validates"
-    bind: Endpoint
-    "named that recurses and validates"
-    knot: Endpoint
-    "Knot Resolver that validates what `plain` finds"
+    "unbound that recurses and validates"
+
+    @property
+    def anchor(self) -> Path:
+        return self.root.anchor
 
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     directory = tmp_path_factory.mktemp("zones")
-    tree = build_tree(directory, ZONES)
-    anchor = directory / "anchor"
-    anchor.write_text(tree.anchor + "\n")
-    port = _common_port("127.0.0.1", AUTHORITY, SLOW_ADDRESS, LAME_ADDRESS)
-    authority, bind = (AUTHORITY, port), ("127.0.0.1", port)
-    odd = {SLOW: OddServer((SLOW_ADDRESS, port), lambda question: late(question, authority)),
-           LAME: OddServer((LAME_ADDRESS, port), refused)}
-    plain, oracle, knot = (unused(f"127.0.0.{host}") for host in (54, 53, 55))
+    root_server, slow, lame = (free_address() for _ in range(3))
+    authority, plain = unused(AUTHORITY), unused("127.0.0.54")
+    top = replace(ZONES[0], records=f"{ZONES[0].records}\n{SLOW} IN A {slow[0]}\n{LAME} IN A {lame[0]}\n")
+    tree = build_tree(directory, [top, *ZONES[1:]], NAME_SERVER, [root_server[0]])
+    root = Root(NAME_SERVER, root_server[0], directory / "anchor")
+    root.anchor.write_text(tree.anchor + "\n")
     hints = directory / "hints"
-    hints.write_text(root_hints(addresses=[AUTHORITY]))
-    stubs = [(zone.name, odd[zone.name_server].endpoint if zone.name_server else authority) for zone in ZONES]
-    served = {
-        "nsd": (authority, nsd_conf(directory, tree, [authority])),
-        "unbound-plain": (plain, unbound_conf(directory, [plain], stubs=stubs)),
-        "unbound-oracle": (oracle, unbound_conf(directory, [oracle], stubs=stubs, anchor=anchor)),
-        "named": (bind, named_conf(directory, tree, bind, hints)),
-        "kresd": (knot, kresd_conf(tree, knot, plain)),
-    }
-    running = [start(directory, name, text) for name, (_, text) in served.items()]
-    for server in odd.values():
-        server.start()
-    try:
-        for process, (endpoint, _) in zip(running, served.values(), strict=True):
-            wait_until_answering(process, endpoint)
-        yield Servers(directory, tree, anchor, authority, plain, oracle, bind, knot)
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(10)
-        for server in odd.values():
-            server.close()
+    hints.write_text(root_hints(NAME_SERVER, [root_server[0]]))
+    # Who serves parent and child is not asked for the delegation: the zones of other servers are not on this one.
+    common = replace(tree, files={zone.name: tree.files[zone.name] for zone in ZONES if not zone.name_server})
+    (directory / "common").mkdir()
+    with ExitStack() as stack:
+        for server in (OddServer(slow, lambda question: late(question, authority)), OddServer(lame, refused)):
+            stack.callback(server.close)
+            server.start()
+        for name, endpoint, configuration in (
+                ("nsd", authority, nsd_conf(directory, tree, [authority])),
+                ("nsd-common", root_server, nsd_conf(directory / "common", common, [root_server])),
+                ("unbound-plain", plain, unbound_conf(directory, [plain], root_hints=hints))):
+            stack.enter_context(running(directory, name, configuration, endpoint))
+        oracle = stack.enter_context(running_peer("unbound", tmp_path_factory.mktemp("oracle"), root))
+        yield Servers(directory, tree, root, authority, plain, oracle)
 
 
 class OddServer(threading.Thread):
@@ -143,16 +129,38 @@ def unused(address: str) -> Endpoint:
         return address, sock.getsockname()[1]
 
 
-def _common_port(*addresses: str) -> int:
-    """A port that is free at all of these addresses: BIND asks authorities at the port at which it listens."""
+def free_address() -> Endpoint:
+    """A loopback address whose port 53 is free: resolvers look nowhere else for those to whom a zone is delegated."""
     for _ in range(100):
-        _, port = unused(addresses[0])
-        with ExitStack() as stack, suppress(OSError):
-            for address in addresses:
+        endpoint = ".".join(["127", *(str(secrets.randbelow(254) + 1) for _ in range(3))]), DNS_PORT
+        with ExitStack() as stack:
+            try:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    stack.enter_context(socket.socket(socket.AF_INET, kind)).bind((address, port))
-            return port
-    raise AssertionError(f"no port is free at all of {addresses}")
+                    stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(endpoint)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return endpoint
+    raise AssertionError("port 53 is in use at every loopback address")
+
+
+@contextmanager
+def running(directory: Path, name: str, configuration: str, endpoint: Endpoint) -> Iterator[Endpoint]:
+    process = start(directory, name, configuration)
+    try:
+        wait_until_answering(process, endpoint)
+        yield endpoint
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def running_peer(name: str, directory: Path, root: Root) -> AbstractContextManager[Endpoint]:
+    """One of `peers`, its cache empty, with a directory of its own."""
+    address, conf = PEERS[name]
+    endpoint = unused(address)
+    return running(directory, name, conf(directory, endpoint, root), endpoint)
 
 
 def start(directory: Path, name: str, configuration: str) -> "subprocess.Popen[bytes]":

@@ -24,7 +24,7 @@ NAMES = ("1.2.192.in-addr.arpa.", "9.2.192.in-addr.arpa.", "77.2.192.in-addr.arp
          "1.4.30.in-addr.arpa.", "77.9.30.in-addr.arpa.",
          "1.1.50.in-addr.arpa.", "1.2.50.in-addr.arpa.", "77.4.50.in-addr.arpa.", "77.5.50.in-addr.arpa.",
          "x.n.7.50.in-addr.arpa.", "77.d.7.50.in-addr.arpa.", "u.7.50.in-addr.arpa.", "9.0.20.in-addr.arpa.",
-         "x.wild.4.192.in-addr.arpa.", f"1{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa.")
+         "x.wild.4.192.in-addr.arpa.", f"1{'.0' * 23}.8.b.d.0.f.f.f.3.ip6.arpa.")
 
 
 @pytest.fixture(scope="module")

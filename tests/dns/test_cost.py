@@ -48,7 +48,7 @@ class Rounds:
     ("77.2.192.in-addr.arpa", SECURE, 8, 5),
     ("77.3.192.in-addr.arpa", SECURE, 8, 5),
     ("x.wild.2.192.in-addr.arpa", SECURE, 8, 5),
-    (f"1{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa", SECURE, 8, 5),
+    (f"1{'.0' * 23}.8.b.d.0.f.f.f.3.ip6.arpa", SECURE, 8, 5),
     ("5.0.20.in-addr.arpa", SECURE, 10, 6),
     ("1.40.in-addr.arpa", INSECURE, 9, 6),
     ("1.8.30.in-addr.arpa", BOGUS, 11, 10),

@@ -241,9 +241,9 @@ def test_the_decision_is_the_one_of_the_daemon(desk):
     assert "a flow to 40.0.0.1 is denied" in dns_text.dns(answer)
     (record,) = desk.look_up("192.2.0.66")["records"]
     assert (record["standing"], record["delegation"]) == ("malformed", None) and "base64" in record["objection"]
-    named = desk.inspect("host.test")
+    named = desk.inspect("host.example")
     assert named["decision"] is None
-    assert "a gateway that says it is host.test can prove it by no key" in dns_text.dns(named)
+    assert "a gateway that says it is host.example can prove it by no key" in dns_text.dns(named)
 
 
 def test_colours_are_for_terminals(desk):

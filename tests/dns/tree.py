@@ -9,8 +9,8 @@ OE = "X-IPsec-Server(10)=192.2.0.1 AQOF8tZ2m"
 LONG = "X-IPsec-Server(10)=192.2.0.1 " + "AQNJjkKlIk9" * 500
 
 
-SLOW, SLOW_ADDRESS = "slow.test.", "127.0.0.11"
-LAME, LAME_ADDRESS = "lame.test.", "127.0.0.12"
+# No resolver answers for these names, addresses and networks by itself; `test.` and 2001:db8::/32 are such.
+NAME_SERVER, SLOW, LAME = "ns.example.", "slow.example.", "lame.example."
 
 
 def without(pattern: str) -> Callable[[str], str]:
@@ -35,8 +35,7 @@ pool IN CNAME loop
 """
 
 ZONES = (
-    Zone(".", f"host.test. IN TXT \"in the root zone\"\n"
-              f"slow.test. IN A {SLOW_ADDRESS}\nlame.test. IN A {LAME_ADDRESS}"),
+    Zone(".", "host.example. IN TXT \"in the root zone\"\n"),
     Zone("arpa."),
     Zone("in-addr.arpa."),
     Zone("ip6.arpa.", minimum=60),
@@ -71,10 +70,10 @@ ZONES = (
                                "8 IN CNAME nowhere\nx IN DNAME 2.192.in-addr.arpa."),
     Zone("0/26.0.20.in-addr.arpa.", f"5 IN TXT {txt(OE)}\n5 IN KEY 16896 4 1 AQOF8tZ2mSxS"),
     Zone("u.0.20.in-addr.arpa.", f"7 IN TXT {txt(OE)}", signed=False),
-    Zone("b.0.20.in-addr.arpa.", f"9 IN TXT {txt(OE)}", expiration="now-1h"),
-    # 30/8: broken, one way each
-    Zone("1.30.in-addr.arpa.", HOSTS, expiration="now-1h"),
-    Zone("2.30.in-addr.arpa.", HOSTS, inception="now+1d"),
+    Zone("b.0.20.in-addr.arpa.", f"9 IN TXT {txt(OE)}", inception="now-30d", expiration="now-2d"),
+    # 30/8: broken, one way each; dates by more than the day that resolvers may allow for clocks
+    Zone("1.30.in-addr.arpa.", HOSTS, inception="now-30d", expiration="now-2d"),
+    Zone("2.30.in-addr.arpa.", HOSTS, inception="now+3d"),
     Zone("3.30.in-addr.arpa.", HOSTS, delegation_signer=DelegationSigner.FORGED),
     Zone("4.30.in-addr.arpa.", HOSTS, edit=without(r"RRSIG\s+TXT ")),
     Zone("5.30.in-addr.arpa.", HOSTS, edit=without(r"RRSIG\s+DNSKEY ")),
@@ -88,7 +87,7 @@ ZONES = (
     Zone("13.30.in-addr.arpa.", HOSTS, edit=without(r"RRSIG\s+NSEC ")),
     Zone("30.in-addr.arpa."),
     # IPv6
-    Zone("8.b.d.0.1.0.0.2.ip6.arpa.", f"1{'.0' * 23} IN TXT {txt(OE)}"),
+    Zone("8.b.d.0.f.f.f.3.ip6.arpa.", f"1{'.0' * 23} IN TXT {txt(OE)}"),
 )
 
 
@@ -100,5 +99,5 @@ def questions() -> list[str]:
     names += [f"{label}.7.50.in-addr.arpa." for label in (
         "n", "x.n", "x.k", "1.d", "77.d", "u", "mixedcase", "MIXED-alias", "mix")]
     aliases = [f"{host}.0.20.in-addr.arpa." for host in ("5", "6", "7", "8", "9", "1.x", "77.x", "x")]
-    ipv6 = [f"{host}{'.0' * 23}.8.b.d.0.1.0.0.2.ip6.arpa." for host in "12"]
-    return [*names, *aliases, *ipv6, "66.0.2.192.in-addr.arpa.", "5.40.in-addr.arpa.", "host.test.", "none.test."]
+    ipv6 = [f"{host}{'.0' * 23}.8.b.d.0.f.f.f.3.ip6.arpa." for host in "12"]
+    return [*names, *aliases, *ipv6, "66.0.2.192.in-addr.arpa.", "5.40.in-addr.arpa.", "host.example.", "none.example."]
