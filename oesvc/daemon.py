@@ -1,6 +1,6 @@
 """The keying daemon: carries out what connections ask for, and tells them what came of it (RFC 4322 section 3.2)."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial, singledispatchmethod
 from pathlib import Path
@@ -25,6 +25,7 @@ from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
 from oesvc.outcomes import FAILURES
+from oesvc.statistics import Statistics
 from oesvc.timeline import arrow_of_message, arrow_of_question
 from oesvc.tunnels import TunnelRecord, Tunnels
 
@@ -45,7 +46,7 @@ class KeyingDaemon:
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
                  is_ours: Callable[[Address], bool],
                  calculate: Callable[[Callable[[], Any]], "Deferred[Any]"] = maybeDeferred,
-                 key_directory: Path = Path("/var/lib/oegw/wireshark")) -> None:
+                 key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
         `calculate` calls a slow function, in a thread where there are some; `key_directory` is for Wireshark's files.
         """
@@ -55,6 +56,7 @@ class KeyingDaemon:
         self.engine = engine
         self.journal = journal
         self.key_log = KeyLog(engine, clock, key_directory)
+        self.statistics = statistics or Statistics()
         self.tunnels = Tunnels()
         self._clock = clock
         self._unix_time = unix_time
@@ -103,6 +105,8 @@ class KeyingDaemon:
         except UnexpectedEventError as late:
             self.log.debug("{late}: too late to matter", late=late)
             return
+        self.journal.begin(connection.flow)
+        self.statistics.told(event)
         if connection.settled_state is not before:
             text = f"{connection.state.value}: {connection.reason}"
             self._note(connection.flow, text)
@@ -199,6 +203,7 @@ class KeyingDaemon:
         """Send what the engine has to send and hear what it has to say, until it has nothing more."""
         for event in self.engine.events():
             self.key_log.heard(event)
+            self.statistics.heard(event)
             self.hear(event)
         for datagram in self.engine.datagrams_to_send():
             self._send(datagram)
@@ -227,7 +232,7 @@ class KeyingDaemon:
                 self.log.info("{peer}: no key for {identity}: {detail}", peer=event.peer, identity=event.identity,
                               detail=found.detail)
                 self._engine(lambda now: self.engine.keys_missing(event.channel, found.detail, now))
-        self._run(find_keys(), f"{event.peer}: looking up the keys of {event.identity}")
+        self._log_failure(Deferred.fromCoroutine(find_keys()), f"{event.peer}: looking up {event.identity}'s keys")
 
     @hear.register
     def _(self, event: ike.TunnelProposed) -> None:
@@ -239,7 +244,8 @@ class KeyingDaemon:
         elif not line.connection_class.opportunistic:
             self._refuse(event, f"the policy here is {line}")
         else:
-            self._run(self._authorize(event), f"{event.flow}: authorization of {event.peer}")
+            authorized = Deferred.fromCoroutine(self._authorize(event))
+            self._log_failure(authorized, f"{event.flow}: authorization of {event.peer}")
 
     async def _authorize(self, event: ike.TunnelProposed) -> None:
         note = partial(self._note_question, event.flow, True)
@@ -360,8 +366,6 @@ class KeyingDaemon:
         self.log.debug("{peer}: dropped a datagram: {reason}", peer=event.peer, reason=event.reason)
         if event.flow is not None:
             self._note(event.flow, f"refused the tunnel that {event.peer} proposed: {event.reason}")
-            if self.connections.get(event.flow) is None:
-                self.journal.end(event.flow)
 
     # The journal, and what goes wrong inside
 
@@ -384,9 +388,6 @@ class KeyingDaemon:
         """Answers expire in UNIX time, connections live in the clock's."""
         ahead = answered.expires - self._unix_time()
         return replace(answered, expires=self._clock.seconds() + ahead)
-
-    def _run(self, job: Coroutine[Any, Any, None], what: str) -> None:
-        self._log_failure(Deferred.fromCoroutine(job), what)
 
     def _log_failure(self, deferred: "Deferred[Any]", what: str,
                      instead: Callable[[str], object] = lambda why: None) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from oesvc.dns.answer import Answer, Name
 from oesvc.dns.name import name_text, parse_name, reverse_name
 from oesvc.ike.identity import AddressIdentity, Identity
-from oesvc.interfaces import Resolver
+from oesvc.interfaces import Bounds, Resolver
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.oe import events as ev
@@ -116,6 +116,10 @@ class Discovery:
             return Verdict(True, judged.detail)
         named = ", ".join(map(str, judged.delegations))
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
+
+    def bounds(self) -> Bounds:
+        """Of the resolver's."""
+        return self._resolver.bounds()
 
     async def _look_up_all(self, name: Name, rdtypes: Sequence[int], note: Note,
                            client: Address | None) -> list[Answer]:

@@ -42,6 +42,7 @@ from oesvc.oe.classes import ClassTable, Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
+from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 
 CONTROL_MODE = 0o660
@@ -66,14 +67,16 @@ class GatewayService(Service):
             self._anchors = AnchorKeeper(config.state_directory / FILE_NAME, dns.anchors, dns.clock_skew)
         except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
-        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns))
+        statistics = Statistics()
+        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns), statistics.released)
         self._dns = dns
         self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
                                             self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
         self._threads = ThreadPool(0, os.cpu_count() or 1, "arithmetic")
-        discovery = Discovery(self._resolver, config.dnssec, random.SystemRandom().random)
+        discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
+                              random.SystemRandom().random)
         classes = ClassTable(config.policies, config.default_class)
         self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
         self.daemon = KeyingDaemon(
@@ -81,7 +84,7 @@ class GatewayService(Service):
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours,
             calculate=partial(deferToThreadPool, reactor, self._threads),
-            key_directory=config.state_directory / "wireshark",
+            key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
 
     def startService(self) -> "Deferred[None]":

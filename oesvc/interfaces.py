@@ -14,7 +14,6 @@ from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import IpsecSa
 
-
 Bounds = Mapping[str, tuple[int, int, int]]
 """How much is used of what is bounded, of how much, and how often that was not enough since the start: by the name
 of the option in oegw.conf. Of a bound per peer or prefix, what the one with the most uses."""
@@ -42,6 +41,8 @@ class Resolver(Protocol):
 
         `client` is whose traffic makes us ask: what one prefix may ask at a time is limited. None: we ourselves.
         """
+
+    def bounds(self) -> Bounds: ...
 
 
 class ForwardingPlane(Protocol):
@@ -79,6 +80,8 @@ class ForwardingPlane(Protocol):
 
     def last_use(self, flow: Flow) -> "Deferred[float]":
         """UNIX time at which the flow was last used in either direction (policy or SA); 0.0 for never."""
+
+    def bounds(self) -> Bounds: ...
 
 
 class PlaneError(Exception):

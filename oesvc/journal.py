@@ -1,15 +1,18 @@
 """What happened to each flow and why: the record that `oegw why` and `oegw timeline` read."""
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from oesvc.ipsec.flow import Address, Flow
 
+# No options: none of these refuses anybody anything, they only say how far back the journal goes.
 ENTRIES_PER_FLOW = 48
-FLOWS_AFTER_THEIR_END = 1000
+"The whole of a negotiation and several looks after it; a flow's share of memory is about 10 kB."
+OTHER_FLOWS = 1000
+"Flows without a connection: those that have ended, and those that peers proposed in vain."
 ENTRIES_PER_PEER = 16
+"A main mode with its look-ups."
 PEERS = 1000
 "Peers whose gateways negotiate with us for flows not known yet."
 
@@ -59,18 +62,28 @@ class Entry:
 
 
 class Journal:
-    """Entries by flow (its outbound direction), the newest kept; a flow's stay a while after its end."""
+    """Entries by flow (its outbound direction), the newest kept.
+
+    There are as many flows as there are connections, and a fixed number of others: what peers say of flows that have
+    no connection pushes out what they and others said before.
+    """
 
     def __init__(self) -> None:
         self._live: dict[Flow, deque[Entry]] = {}
         self._peers: OrderedDict[Address, deque[Entry]] = OrderedDict()
-        self._ended: OrderedDict[Flow, tuple[Entry, ...]] = OrderedDict()
+        self._others: OrderedDict[Flow, deque[Entry]] = OrderedDict()
+
+    def begin(self, flow: Flow) -> None:
+        """The flow has a connection: its entries stay until its end."""
+        if flow not in self._live:
+            self._live[flow] = self._others.get(flow) or deque(maxlen=ENTRIES_PER_FLOW)
+            self._others.pop(flow, None)
 
     def note(self, flow: Flow, entry: Entry) -> None:
         entries = self._live.get(flow)
         if entries is None:
-            before: Iterable[Entry] = self._ended.pop(flow, ())
-            entries = self._live[flow] = deque(before, maxlen=ENTRIES_PER_FLOW)
+            entries = self._others.get(flow) or deque(maxlen=ENTRIES_PER_FLOW)
+            self._keep(flow, entries)
         entries.append(entry)
 
     def note_peer(self, peer: Address, entry: Entry) -> None:
@@ -83,18 +96,24 @@ class Journal:
 
     def adopt(self, flow: Flow, peer: Address) -> None:
         """What went on with this peer was for this flow."""
-        entries = sorted([*self._peers.pop(peer, ()), *self._live.pop(flow, ())], key=lambda entry: entry.at)
-        for entry in entries:
+        for entry in self._peers.pop(peer, ()):
             self.note(flow, entry)
+        if entries := self._live.get(flow) or self._others.get(flow):
+            in_order = sorted(entries, key=lambda entry: entry.at)
+            entries.clear()
+            entries.extend(in_order)
 
     def end(self, flow: Flow) -> None:
         """The flow's connection is forgotten; its entries are kept among those of the last flows."""
         entries = self._live.pop(flow, None)
-        if entries is None:
-            return
-        self._ended[flow] = tuple(entries)
-        while len(self._ended) > FLOWS_AFTER_THEIR_END:
-            self._ended.popitem(last=False)
+        if entries is not None:
+            self._keep(flow, entries)
 
     def entries(self, flow: Flow) -> tuple[Entry, ...]:
-        return tuple(self._live.get(flow, ())) or self._ended.get(flow, ())
+        return tuple(self._live.get(flow) or self._others.get(flow) or ())
+
+    def _keep(self, flow: Flow, entries: deque[Entry]) -> None:
+        self._others[flow] = entries
+        self._others.move_to_end(flow)
+        while len(self._others) > OTHER_FLOWS:
+            self._others.popitem(last=False)

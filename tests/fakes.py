@@ -36,6 +36,9 @@ class FakePlane:
     def last_use(self, flow):
         return succeed(self.last_used)
 
+    def bounds(self):
+        return {"max-held": (1, 20_000, 0)}
+
     def _done(self):
         deferred = Deferred()
         deferred.errback(self.failure) if self.failure else deferred.callback(None)
@@ -59,6 +62,9 @@ class FakeResolver:
         deferred = Deferred()
         self.waiting.append((deferred, answer))
         return deferred
+
+    def bounds(self):
+        return {"look-ups": (len(self.waiting or ()), 1000, 0)}
 
 
 class FakeEngine:
@@ -86,6 +92,9 @@ class FakeEngine:
 
     def counters(self):
         return {"channels": 0}
+
+    def bounds(self, now):
+        return {"max-tunnels": (1, 20_000, 0)}
 
     def close(self, now):
         self.diary.append(("close",))

@@ -14,8 +14,9 @@ from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime
-from oesvc.journal import Journal
+from oesvc.journal import OTHER_FLOWS, Journal
 from oesvc.oe import actions
+from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ClassTable
@@ -305,3 +306,20 @@ def test_proposal_that_comes_during_our_look_up_ends_neither(world):
     for waiting, answer in ours:
         waiting.callback(answer)
     assert world.connection().state is State.PENDING_OE
+
+
+def test_proposals_refused_leave_a_bounded_trace(world):
+    for number in range(OTHER_FLOWS + 100):
+        flow = Flow(SG_A, BOB + number)
+        world.says(ike.TunnelProposed(number, flow, SG_B, AddressIdentity(SG_B), KEY))
+        world.says(ike.MessageSeen(ike.Way.SENT, "notify INVALID-ID-INFORMATION", SG_A, SG_B, flow, True))
+    assert len(world.daemon.journal._others) == OTHER_FLOWS and not world.daemon.journal._live
+
+
+def test_what_keying_and_connections_are_told_is_counted(world):
+    world.keyed()
+    world.says(ike.ChannelFailed(1, SG_B, KeyingFailure.WRONG_SIGNATURE, "no"))
+    counted = world.daemon.statistics
+    assert counted.keying == {ike.SasReady: 1, ike.TunnelUp: 1, ike.ChannelFailed: 1}
+    assert counted.failures == {(ike.ChannelFailed, KeyingFailure.WRONG_SIGNATURE): 1}
+    assert counted.connections[ev.Acquired] == counted.connections[ev.TunnelNegotiated] == 1

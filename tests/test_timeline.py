@@ -5,7 +5,7 @@ import pytest
 from oesvc.discovery import Asked, Replied
 from oesvc.ike.events import MessageSeen, Way
 from oesvc.ipsec.flow import Flow
-from oesvc.journal import ENTRIES_PER_FLOW, FLOWS_AFTER_THEIR_END, PEERS, Arrow, Entry, Ink, Journal, Party
+from oesvc.journal import ENTRIES_PER_FLOW, OTHER_FLOWS, PEERS, Arrow, Entry, Ink, Journal, Party
 from oesvc.timeline import arrow_of_message, arrow_of_question, render
 from tests.oe.parts import ALICE, BOB, FLOW, SG_A, SG_B
 
@@ -45,22 +45,37 @@ def test_responders_time_line_is_its_mirror():
 
 def test_entries_of_a_flow_are_bounded_and_outlive_it():
     journal = Journal()
+    journal.begin(FLOW)
     for number in range(ENTRIES_PER_FLOW + 5):
         journal.note(FLOW, Entry(float(number), ""))
     journal.end(FLOW)
     assert [entry.at for entry in journal.entries(FLOW)] == [float(n) for n in range(5, ENTRIES_PER_FLOW + 5)]
-    for number in range(FLOWS_AFTER_THEIR_END):
+    for number in range(OTHER_FLOWS):
         other = Flow(ALICE, BOB + 1 + number)
+        journal.begin(other)
         journal.note(other, Entry(0.0, ""))
         journal.end(other)
     assert journal.entries(FLOW) == ()
 
 
+def test_flows_without_a_connection_push_out_each_other_and_none_that_has_one():
+    journal = Journal()
+    journal.begin(FLOW)
+    for number in range(OTHER_FLOWS + 5):
+        journal.note(FLOW, Entry(0.0, ""))
+        journal.note(Flow(ALICE, BOB + 1 + number), Entry(0.0, ""))
+    assert len(journal._others) == OTHER_FLOWS and len(journal.entries(FLOW)) == ENTRIES_PER_FLOW
+
+
 def test_a_flow_that_comes_back_goes_on_with_its_entries():
     journal = Journal()
     journal.note(FLOW, Entry(1.0, ""))
+    journal.begin(FLOW)
+    journal.end(FLOW)
     journal.end(FLOW)
     journal.note(FLOW, Entry(2.0, ""))
+    journal.begin(FLOW)
+    journal.begin(FLOW)
     assert [entry.at for entry in journal.entries(FLOW)] == [1.0, 2.0]
 
 
@@ -71,4 +86,5 @@ def test_what_a_peer_did_is_adopted_by_the_flow_it_turns_out_to_be_for():
         journal.note_peer(BOB + number, Entry(0.0, ""))
     journal.adopt(FLOW, SG_B)
     journal.adopt(FLOW, SG_B)
+    journal.adopt(Flow(ALICE, SG_B), SG_B)
     assert [entry.text for entry in journal.entries(FLOW)] == ["main mode 1"]

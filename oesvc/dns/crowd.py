@@ -30,6 +30,7 @@ class Crowd:
     def __init__(self, limits: CrowdLimits) -> None:
         self._limits = limits
         self._prefixes: Counter[str | None] = Counter()
+        self._refused: Counter[str] = Counter()
 
     def enter(self, client: Address | None, under_way: int) -> str | None:
         """Count one more; what is returned is to be given to `leave`. Indeterminate when there is no room.
@@ -38,11 +39,19 @@ class Crowd:
         """
         prefix = str(ip_network((client, PREFIX_LENGTH[client.version]), strict=False)) if client else None
         if prefix and self._prefixes[prefix] >= self._limits.per_client:
+            self._refused["look-ups-per-client"] += 1
             raise Indeterminate(f"{self._limits.per_client} look-ups for {prefix} are under way, no more are begun")
         if max(self._prefixes.total(), under_way) >= self._limits.in_all:
+            self._refused["look-ups"] += 1
             raise Indeterminate(f"{self._limits.in_all} look-ups are under way, no more are begun")
         self._prefixes[prefix] += 1
         return prefix
+
+    def bounds(self, under_way: int) -> dict[str, tuple[int, int, int]]:
+        """See oesvc.interfaces.Bounds."""
+        fullest = max((count for prefix, count in self._prefixes.items() if prefix), default=0)
+        return {"look-ups": (max(self._prefixes.total(), under_way), self._limits.in_all, self._refused["look-ups"]),
+                "look-ups-per-client": (fullest, self._limits.per_client, self._refused["look-ups-per-client"])}
 
     def leave(self, prefix: str | None) -> None:
         self._prefixes[prefix] -= 1

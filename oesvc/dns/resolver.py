@@ -169,6 +169,10 @@ class ValidatingResolver:
         """Ask every server; tells of those that cannot be used what is wrong."""
         return self._fetcher.survey()
 
+    def bounds(self) -> dict[str, tuple[int, int, int]]:
+        """See oesvc.interfaces.Bounds."""
+        return self._crowd.bounds(len(self._waiting))
+
     def close(self) -> "Deferred[None]":
         """Look-ups under way end as INDETERMINATE."""
         self._closed = True

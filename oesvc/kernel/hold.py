@@ -20,6 +20,7 @@ class Datagram:
 
 @dataclass(slots=True)
 class _Held:
+    since: float
     announced: float
     first: Datagram | None = None
     last: Datagram | None = None
@@ -35,7 +36,7 @@ class HoldTable:
         """Whether keying is to be asked for now: at once for a new flow, then less than once a second."""
         held = self._held.get(flow)
         if held is None:
-            self._held[flow] = _Held(now)
+            self._held[flow] = _Held(now, now)
             return True
         if now - held.announced > REANNOUNCE_SECONDS:
             held.announced = now
@@ -55,6 +56,14 @@ class HoldTable:
         """End the hold of a flow: what was kept, in order."""
         held = self._held.pop(flow, None)
         return [one for one in (held.first, held.last) if one] if held else []
+
+    def since(self, flow: Flow) -> float | None:
+        """Since when datagrams of a flow are held; None where none is."""
+        held = self._held.get(flow)
+        return held.since if held and held.first else None
+
+    def datagrams(self) -> int:
+        return sum((held.first is not None) + (held.last is not None) for held in self._held.values())
 
     def flows(self) -> list[Flow]:
         return list(self._held)

@@ -6,6 +6,7 @@ Packed by hand and not by `nlmsg`: a stream on hold costs every datagram's worth
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,8 @@ from oesvc.kernel.constants import (
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute, attributes
 
+QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+"A line a queue: number, port, datagrams held, mode, octets copied, two counts of losses, number of the newest, 1."
 COPIED_OCTETS = 40
 "Of each datagram: the addresses of both families are within."
 
@@ -56,6 +59,15 @@ def read_flow(packet: bytes) -> Flow | None:
     if version == 6 and len(packet) >= 40:
         return Flow(IPv6Address(packet[8:24]), IPv6Address(packet[24:40]))
     return None
+
+
+def lost(number: int, queues: Path = QUEUES) -> int:
+    """Datagrams for which the kernel had no room, in a queue or on the way to us; 0 where it does not tell."""
+    try:
+        lines = [line.split() for line in queues.read_text("ascii").splitlines()]
+    except OSError:
+        return 0
+    return sum(int(line[5]) + int(line[6]) for line in lines if line[0] == str(number))
 
 
 def read_datagram(message: Message) -> tuple[int, Datagram | None]:

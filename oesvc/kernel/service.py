@@ -6,13 +6,13 @@ becomes known, and taken out after it has ceased to be.
 """
 
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
-from oesvc.interfaces import PlaneError, PlaneListener
+from oesvc.interfaces import Bounds, PlaneError, PlaneListener
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -35,7 +35,7 @@ from oesvc.kernel.netlink import Message, NetlinkSocket
 from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
 from oesvc.kernel.own_socket import exempt_socket
 from oesvc.kernel.plane_config import PlaneConfig
-from oesvc.kernel.queue import PacketQueue
+from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import load, ruleset
 from oesvc.kernel.sad import add_sa, change_lifetime, delete_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
@@ -60,6 +60,10 @@ ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: X
 INGRESS = (Direction.FWD, Direction.IN)
 
 
+def _ignore(policy: ForwardingPolicy, seconds: float) -> None:
+    """For owners who do not count."""
+
+
 class LinuxForwardingPlane:
     """The ForwardingPlane of `oesvc.interfaces`. `reactor` reads sockets and knows the time."""
 
@@ -67,7 +71,10 @@ class LinuxForwardingPlane:
     _queue: PacketQueue
     _sets: FlowSets
 
-    def __init__(self, reactor: Any, config: PlaneConfig) -> None:
+    def __init__(self, reactor: Any, config: PlaneConfig,
+                 released: Callable[[ForwardingPolicy, float], None] = _ignore) -> None:
+        """`released` is told of each hold that ends: by which policy, and how long its first datagram was held."""
+        self._released = released
         self._log = Logger()
         self._reactor = reactor
         self._config = config
@@ -242,7 +249,10 @@ class LinuxForwardingPlane:
             entry.outbound_policy = True
             yield self._sets.change(entry.flow, entry.policy, policy)
             entry.policy, entry.template = policy, template
+        since = self._holds.since(entry.flow)
         self._judge(policy, self._holds.take(entry.flow))
+        if since is not None:
+            self._released(policy, self._reactor.seconds() - since)
 
     @inlineCallbacks
     def _withdraw(self, entry: FlowEntry) -> Job:
@@ -269,6 +279,10 @@ class LinuxForwardingPlane:
         replies = yield self._xfrm.request(
             get_policy(Direction.OUT, Selector.of_flow(flow)), *(get_policy(way, back) for way in INGRESS))
         return float(max((policy["use_time"] for policy in read_policies(replies)), default=0))
+
+    def bounds(self) -> Bounds:
+        """See ForwardingPlane."""
+        return {"max-held": (self._holds.datagrams(), self._config.queue_length, lost(self._config.queue_number))}
 
     # SAs
 

@@ -20,6 +20,7 @@ def test_a_prefix_has_its_share_and_the_others_theirs(crowd):
     with pytest.raises(Indeterminate, match=r"2 look-ups for 192\.1\.0\.0/24 are under way"):
         crowd.enter(ALICE, 0)
     assert crowd.enter(FAR, 0) and crowd.enter(None, 0) is None
+    assert crowd.bounds(0) == {"look-ups": (4, 4, 0), "look-ups-per-client": (2, 2, 1)}
     crowd.leave(places[0])
     assert crowd.enter(NEIGHBOUR, 0)
 
@@ -42,6 +43,7 @@ def test_all_together_are_limited_too(crowd):
 def test_what_goes_on_without_anybody_waiting_counts(crowd):
     with pytest.raises(Indeterminate, match="4 look-ups are under way"):
         crowd.enter(ALICE, 4)
+    assert crowd.bounds(4) == {"look-ups": (4, 4, 1), "look-ups-per-client": (0, 2, 0)}
 
 
 def test_nothing_is_remembered_of_those_who_left(crowd):

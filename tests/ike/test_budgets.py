@@ -237,7 +237,7 @@ def test_tunnels_that_peers_propose_are_bounded(budget):
         pair.initiate(Flow(ip_address(f"192.1.0.{host + 1}"), BOB))
     pair.run()
     assert len(pair.b.heard(TunnelUp)) == 3
-    assert "one more than the 3" in pair.b.heard(DatagramRefused)[0].reason
+    assert "is one more than the 3" in pair.b.heard(DatagramRefused)[0].reason
     assert pair.b.engine.bounds(pair.now)[budget.replace("_", "-")] == (3, 3, 2)
     assert {event.failure for event in pair.a.heard(TunnelFailed)} == {KeyingFailure.PHASE2_REFUSED}
 

@@ -65,6 +65,17 @@ def test_a_trap_and_the_queue_ask_only_once_for_the_same_flow() -> None:
     assert holds.flows() == [FLOW]
 
 
+def test_a_hold_lasts_since_its_first_ask_and_counts_what_is_kept() -> None:
+    holds = HoldTable()
+    holds.ask(OTHER, 1.0)
+    assert holds.since(OTHER) is None and holds.since(FLOW) is None
+    for number in range(4):
+        arrive(holds, number, 2.0 + number)
+    assert (holds.since(FLOW), holds.datagrams()) == (2.0, 2)
+    holds.take(FLOW)
+    assert (holds.since(FLOW), holds.datagrams()) == (None, 0)
+
+
 def test_flows_do_not_disturb_each_other() -> None:
     holds = HoldTable()
     assert arrive(holds, 1) == (True, None)

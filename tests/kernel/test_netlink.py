@@ -68,6 +68,14 @@ def test_what_is_no_ip_datagram_has_no_flow() -> None:
     assert queue.read_datagram(packet(0, b"")) == (77, None)
 
 
+def test_what_the_kernel_lost_of_a_queue_is_read_where_it_tells(tmp_path):
+    told = tmp_path / "nfnetlink_queue"
+    assert queue.lost(4322, told) == 0
+    told.write_text("   22   9001     0 2    40     7     7       12  1\n"
+                    " 4322   4711   200 2    40    30     4     1234  1\n")
+    assert queue.lost(4322, told) == 34
+
+
 class IdleReactor:
     """Takes a reader and lets it wait."""
 

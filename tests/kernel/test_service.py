@@ -79,7 +79,8 @@ class Plane(LinuxForwardingPlane):
 
     def __init__(self) -> None:
         self.clock = Clock()
-        super().__init__(self.clock, PlaneConfig())
+        self.released: list[tuple[ForwardingPolicy, float]] = []
+        super().__init__(self.clock, PlaneConfig(), lambda *told: self.released.append(told))
         self.kernel = self._xfrm = self._sets = self._queue = Kernel()
         self.listener = self._listener = Listener()
 
@@ -109,6 +110,17 @@ def test_a_flow_is_known_only_when_its_policy_stands_and_only_then_released() ->
     assert plane.said() == [
         "drop 2", "put a policy (out, protect) for 192.1.0.65/32 -> 192.2.0.66/32", "known: None to ENCRYPT",
         "accept 1", "accept 3"]
+
+
+def test_how_long_the_first_datagram_was_held_is_told_once() -> None:
+    plane = Plane()
+    plane.arrive(1)
+    plane.clock.advance(0.25)
+    plane.arrive(2)
+    assert plane.bounds() == {"max-held": (2, 20_000, 0)}
+    for _ in range(2):
+        plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+    assert plane.released == [(ENCRYPT, 0.25)] and plane.bounds() == {"max-held": (0, 20_000, 0)}
 
 
 @pytest.mark.parametrize(("policy", "verdict"), [(PASS, "accept"), (DENY, "drop")])

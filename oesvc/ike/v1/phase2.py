@@ -232,7 +232,7 @@ class Phase2:
                                     ("max_tunnels_per_peer", tunnels.with_peer(peer), f"with {peer}"),
                                     ("max_tunnels_per_prefix", tunnels.near(peer), f"with peers near {peer}")):
             if self._core.budgets.exhausted(budget, have):
-                busy = BusyError(f"the tunnel {stage.flow} would be one more than the {have} {whose}: no more are allowed")
+                busy = BusyError(f"the tunnel {stage.flow} is one more than the {have} {whose}: no more are allowed")
                 raise RefusedError(busy, stage.chosen.spi, stage.flow)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
