@@ -81,7 +81,8 @@ class Chain:
             budget.note(trace.Concluded, rrset.owner, what)
             unsigned: Unsigned = yield self._prove_unsigned(side, None, what, budget)
             return unsigned
-        zone: ZoneKeys | Unsigned = yield self.zone_keys(signer, budget)
+        between = self._cut_between(signer, side, budget)
+        zone: ZoneKeys | Unsigned = between or (yield self.zone_keys(signer, budget))
         if isinstance(zone, Unsigned):
             return zone
         verified = self._verify(rrset, zone, budget)
@@ -119,7 +120,7 @@ class Chain:
             budget.note(trace.Concluded, name, what)
             unsigned = yield self._prove_unsigned(side, soa.owner if soa else None, what, budget)
             return Denied(kind, Unsigned(unsigned.reason, min(unsigned.expires, limit)))
-        zone = yield self.zone_keys(signer, budget)
+        zone = self._cut_between(signer, side, budget) or (yield self.zone_keys(signer, budget))
         if isinstance(zone, Unsigned):
             return Denied(kind, Unsigned(zone.reason, min(zone.expires, limit)))
         denial, records, expires = self._denial(message, zone, budget)
@@ -276,6 +277,24 @@ class Chain:
         signers = [signature.signer for rrset in rrsets for signature in parse_signatures(rrset)]
         return max((signer for signer in signers if is_below(side, signer) and is_below(signer, anchor)),
                    key=len, default=None)
+
+    def _cut_between(self, signer: Name, side: Name, budget: Budget) -> Unsigned | None:
+        """RFC 4035 section 5.3.1: the signer is the zone that holds the records; a zone above it has no say any more.
+
+        Without a query: a cut that nothing is remembered of goes unnoticed, see docs/architecture.md. Remembered is an
+        unsigned delegation (it is returned) or a signed one (Bogus), as long as its own records are good for.
+        """
+        for place in reversed(ancestors(side)):
+            if len(place) <= len(signer):
+                break
+            cut = self._cuts.get(place)
+            if cut is None or cut.kind not in (CutKind.SIGNED, CutKind.UNSIGNED):
+                continue
+            if isinstance(cut.proof, Unsigned):
+                budget.note(trace.Concluded, place, cut.proof.reason, True)
+                return cut.proof
+            raise Bogus(f"{name_text(signer)} has signed for {name_text(side)}, but has delegated {name_text(place)}")
+        return None
 
     def _verify(self, rrset: RRset, zone: ZoneKeys, budget: Budget) -> Verified:
         """What is verified lasts no longer than the keys."""

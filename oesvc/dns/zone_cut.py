@@ -32,7 +32,8 @@ class ZoneKeys:
 
 class CutKind(Enum):
     SIGNED = "a signed delegation"
-    UNSIGNED = "an unsigned delegation at or above it"
+    UNSIGNED = "an unsigned delegation"
+    OPEN = "nothing that is signed"
     NONE = "no delegation for it"
     NO_NAME = "no such name"
 
@@ -51,7 +52,7 @@ class Cut:
 def cut_shown(rrset: RRset, proof: Proof) -> Cut:
     """By the DS records, or the alias, that the parent has at a name."""
     if isinstance(proof, Unsigned):
-        return Cut(CutKind.UNSIGNED, proof)
+        return Cut(CutKind.OPEN, proof)
     if rrset.rdtype == RecordType.CNAME:
         return Cut(CutKind.NONE, proof)
     delegation = tuple(strongest([parse_ds(rdata) for rdata in rrset.rdatas])[:MAX_DELEGATION_SIGNERS])
@@ -64,7 +65,7 @@ def cut_shown(rrset: RRset, proof: Proof) -> Cut:
 def cut_denied(name: Name, denied: Denied) -> Cut:
     """By the absence of DS records at a name."""
     if isinstance(denied.proof, Unsigned):
-        return Cut(CutKind.UNSIGNED, denied.proof)
+        return Cut(CutKind.OPEN, denied.proof)
     if denied.delegation:
         reason = f"{name_text(name)} is delegated without a DS record, as its parent proves"
         return Cut(CutKind.UNSIGNED, Unsigned(reason, denied.proof.expires))

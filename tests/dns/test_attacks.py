@@ -62,8 +62,14 @@ class World:
         return succeed(self.answers.get((name, rdtype), message()))
 
     def verdict(self, name, rdtype=T.TXT, **limits):
-        judge = Chain(self.fetch, self.anchors, lambda: NOW, 0, self.negative)
-        return Validator(judge, lambda: NOW, Limits(**limits)).validate(parse_name(name), rdtype).result
+        return self.remembering(**limits)(name, rdtype)
+
+    def remembering(self, **limits):
+        """`verdict` with caches; the clock stands at `now`."""
+        self.now = NOW
+        judge = Chain(self.fetch, self.anchors, lambda: self.now, 0, self.negative)
+        validator = Validator(judge, lambda: self.now, Limits(**limits))
+        return lambda name, rdtype=T.TXT: validator.validate(parse_name(name), rdtype).result
 
 
 def message(*rrsets, rcode=Rcode.NOERROR, authority=(), size=0):
@@ -369,3 +375,45 @@ def test_below_a_negative_anchor_nothing_is_validated_but_under_an_anchor_of_its
     else:
         world.answer(name, forged)
         assert world.verdict(name).status is BOGUS
+
+
+def test_a_zone_above_a_cut_that_is_remembered_signs_nothing_below_it(world):
+    """Signed before the name was delegated away, and replayed; the signature is good for a week still."""
+    look_up, week = world.remembering(), NOW + 7 * 86400
+    world.answer("a.child.example", world.signed("a.child.example", T.TXT, TEXT, "child.example"))
+    old = world.signed("b.child.example", T.TXT, TEXT, "example", expiration=week)
+    world.answer("b.child.example", old)
+    world.deny("c.child.example", world.nsec("example", "example", "other.example", *APEX))
+    assert look_up("a.child.example").status is SECURE
+    for name in ("b.child.example", "c.child.example"):
+        world.asked.clear()
+        said = look_up(name)
+        assert (said.status, said.reason) == (
+            BOGUS, f"example. has signed for {name}., but has delegated child.example.")
+        assert world.asked == [(parse_name(name), T.TXT)], "that costs no query"
+    world.now += 3601
+    assert look_up("b.child.example").status is SECURE, "nothing is remembered of the cut: as anybody would have it"
+
+
+def test_a_zone_above_an_unsigned_cut_that_is_remembered_makes_nothing_secure_below_it(world):
+    look_up = world.remembering()
+    world.deny("plain.example", world.nsec("example", "plain.example", "z.example", T.NS, T.RRSIG, T.NSEC),
+               rdtype=T.DS, rcode=Rcode.NOERROR)
+    world.answer("a.plain.example", unsigned("a.plain.example"))
+    world.answer("b.plain.example", world.signed("b.plain.example", T.TXT, TEXT, "example"))
+    assert look_up("a.plain.example").status is INSECURE
+    said = look_up("b.plain.example")
+    assert said.status is INSECURE and "plain.example. is delegated without a DS record" in said.reason
+    world.deny("c.plain.example", world.nsec("example", "plain.example", "z.example", T.NS, T.RRSIG, T.NSEC))
+    assert look_up("c.plain.example").status is INSECURE
+
+
+def test_a_signed_zone_below_a_cut_that_is_remembered_still_speaks():
+    """A cut at the signer's own name is no obstacle, nor one that opt-out leaves open."""
+    world = World("example", "child.example", "sub.child.example")
+    look_up = world.remembering()
+    for zone in ("child.example", "sub.child.example", "example"):
+        world.answer(f"a.{zone}", world.signed(f"a.{zone}", T.TXT, TEXT, zone))
+        assert look_up(f"a.{zone}").status is SECURE
+        world.answer(zone, world.signed(zone, T.TXT, TEXT, zone))
+        assert look_up(zone).status is SECURE
