@@ -25,10 +25,12 @@ setup(
     # The plugin's folder joins Twisted's own package of that name: it has no __init__.py.
     packages=[*find_packages(include=["oesvc", "oesvc.*"]), "twisted.plugins"],
     data_files=[("share/doc/oegw/examples", ["etc/oegw.conf"]),
-                ("share/doc/oegw/examples/policies", [f"etc/policies/{name}" for name in POLICIES])],
+                ("share/doc/oegw/examples/policies", [f"etc/policies/{name}" for name in POLICIES]),
+                ("share/doc/oegw/examples/prometheus", ["etc/prometheus/oegw.rules.yml",
+                                                        "etc/prometheus/oegw-dashboard.json"])],
     # ldns, the DNS library's own binding, is not on PyPI: Debian's python3-ldns.
     install_requires=["twisted>=22.4", "cryptography>=38", "pyopenssl>=23", "pyroute2>=0.7.2",
-                      "service-identity>=18"],
+                      "service-identity>=18", "prometheus-client>=0.14"],
     entry_points={"console_scripts": ["oegw = oesvc.operator.main:run"]},
     zip_safe=False,
     classifiers=[

@@ -54,6 +54,10 @@ class Config:
     "This gateway's own external addresses; empty: those of the interfaces that lead to the Internet."
     clients: tuple[Network, ...]
     inside: tuple[str, ...]
+    max_held: int
+    "Datagrams."
+    metrics: tuple[Address, int] | Path | None
+    "Where Prometheus may ask; None: nowhere."
     private_key: Path
     fqdn: str | None
     "The name that we give as initiator instead of our address (RFC 4322 section 5.3)."
@@ -66,6 +70,8 @@ class Config:
     min_channel_lifetime: int
     min_tunnel_lifetime: int
     min_tunnel_kilobytes: int
+    threads: int | None
+    "None: as many as there are processors."
     ike_limits: Mapping[str, Any]
     "Waits and budgets of the keying engine, by its own names for them."
     dns_servers: tuple[NameServer, ...]
@@ -98,6 +104,8 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
     ("gateway", "clients"):         (read.words(read.network), ""),
     ("gateway", "inside"):          (read.words(str), ""),
+    ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
+    ("gateway", "metrics"):         (read.optional(read.loopback), ""),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
     ("ike", "identity"):            (read.fqdn, ""),
     ("ike", "profile"):             (read.one_of(Profile), "modern"),
@@ -110,7 +118,11 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "min-tunnel-kilobytes"): (read.between(int, 0, 2**32 - 1, "kilobytes"), "1000"),
     ("ike", "dpd-idle"):            (read.between(float, 0, DAY), "60"),
     ("ike", "channel-idle"):        (read.between(float, 0, DAY), "1800"),
+    ("ike", "threads"):             (read.optional(read.count), ""),
     ("ike", "new-invitations"):     (read.between(int, 1, 100_000, ""), "200"),
+    # Cookies number invitations with 16 bits; one takes more than 1,000 octets.
+    ("ike", "max-invitation-octets"): (read.between(int, 100_000, 50_000_000, ""), "4000000"),
+    ("ike", "max-proven-invitations"): (read.between(int, 1, 10_000, ""), "256"),
     ("ike", "max-half-open"):       (read.between(int, 1, 1_000_000, ""), "1000"),
     ("ike", "max-half-open-per-prefix"): (read.between(int, 1, 1_000_000, ""), "32"),
     ("ike", "max-channels"):        (read.between(int, 1, 1_000_000, ""), "10000"),
@@ -152,6 +164,8 @@ def load(file: Path) -> Config:
         addresses=values["gateway", "address"],
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],
+        max_held=values["gateway", "max-held"],
+        metrics=values["gateway", "metrics"],
         private_key=values["ike", "private-key"],
         fqdn=values["ike", "identity"],
         profile=values["ike", "profile"],
@@ -162,6 +176,7 @@ def load(file: Path) -> Config:
         min_channel_lifetime=values["ike", "min-channel-lifetime"],
         min_tunnel_lifetime=values["ike", "min-tunnel-lifetime"],
         min_tunnel_kilobytes=values["ike", "min-tunnel-kilobytes"],
+        threads=values["ike", "threads"],
         ike_limits={name.replace("-", "_"): value for (section, name), value in values.items()
                     if section == "ike" and name.startswith(IKE_LIMITS)},
         dns_servers=values["dns", "servers"],

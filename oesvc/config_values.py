@@ -91,6 +91,20 @@ def optional(read: Reader) -> Reader:
     return lambda text: read(text) if text else None
 
 
+def loopback(text: str) -> tuple[Address, int] | Path:
+    """Where only this host can ask: ADDRESS:PORT or a UNIX socket."""
+    if text.startswith("/"):
+        return Path(text)
+    form = re.fullmatch(r"\[([^]]+)\]:(\d+)|([^:]+):(\d+)", text)
+    if form is None or not 0 < int(form[2] or form[4]) < 65536:
+        raise ValueError(f"{text!r} is neither an absolute path nor ADDRESS:PORT, such as 127.0.0.1:9722 or [::1]:9722")
+    host = address(form[1] or form[3])
+    if not host.is_loopback:
+        raise ValueError(f"{host} can be reached from elsewhere; write 127.0.0.1, and let a proxy that asks for a "
+                         "password or a certificate hand it on")
+    return host, int(form[2] or form[4])
+
+
 def count(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise ValueError(f"{text!r} is no number of 1 or more")

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +43,7 @@ from oesvc.oe.classes import ClassTable, Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
+from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 
@@ -74,7 +76,8 @@ class GatewayService(Service):
                                             self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
-        self._threads = ThreadPool(0, os.cpu_count() or 1, "arithmetic")
+        self._metrics: Any = None
+        self._threads = ThreadPool(0, config.threads or os.cpu_count() or 1, "arithmetic")
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
                               random.SystemRandom().random)
         classes = ClassTable(config.policies, config.default_class)
@@ -98,6 +101,7 @@ class GatewayService(Service):
         self._try_resolvers()
         self._anchors.start(self._resolver.fetch_keys, self._resolver.trust, self._reactor, time.time)
         self._listen_for_control()
+        self._listen_for_metrics()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
                       addresses=_listed(self._addresses), clients=_listed(self._config.clients) or "no clients")
 
@@ -130,6 +134,19 @@ class GatewayService(Service):
         self._control = self._reactor.listenUNIX(
             str(path), ControlFactory(self.daemon, self._inspector, self._reactor.seconds), mode=CONTROL_MODE)
 
+    def _listen_for_metrics(self) -> None:
+        site = MetricsSite(Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds))
+        try:
+            match self._config.metrics:
+                case Path() as path:
+                    _remove_dead_socket(path)
+                    self._metrics = self._reactor.listenUNIX(str(path), site, mode=CONTROL_MODE)
+                case (address, port):
+                    self._metrics = self._reactor.listenTCP(port, site, interface=str(address))
+        except (CannotListenError, OSError) as error:
+            # What is not counted is encrypted all the same.
+            self.log.error("[gateway] metrics: {error}", error=error)
+
     def stopService(self) -> "Deferred[None]":
         """Take leave of the peers, leave the kernel as it was but for what must never go in clear."""
         super().stopService()
@@ -137,7 +154,7 @@ class GatewayService(Service):
         self._anchors.close()
         stopped = gatherResults([
             *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
-            maybeDeferred(self._control.stopListening if self._control else lambda: None),
+            *(maybeDeferred(port.stopListening) for port in (self._control, self._metrics) if port),
             self._resolver.close(), self._plane.stop()])
         stopped.addBoth(self._stop_threads)
         stopped.addErrback(lambda failure: self.log.failure("stopping", failure=failure))
@@ -184,7 +201,8 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
     spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
                    and any(_is_within(line.network, network) for network in never_clear))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
-                       resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0)
+                       resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0,
+                       queue_length=config.max_held)
 
 
 def _is_within(network: Network, other: Network) -> bool:
@@ -192,7 +210,7 @@ def _is_within(network: Network, other: Network) -> bool:
 
 
 def _remove_dead_socket(path: Path) -> None:
-    """Remove the control socket of a daemon that is gone. Raises OSError where one answers."""
+    """Remove a socket of a daemon that is gone. Raises OSError where one answers."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:

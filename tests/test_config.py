@@ -1,12 +1,14 @@
 """The configuration: what it says when it is right, and what it says when it is wrong."""
 
 import hashlib
+from dataclasses import fields
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from oesvc import config
 from oesvc.config_values import NameServer
+from oesvc.ike.v1.config import EngineConfig
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 
@@ -95,6 +97,13 @@ def test_what_is_written_is_read(write):
     ("[dns]\ntrust-anchors =", r"oegw.conf:2: trust-anchors: validation begins with a file of anchors"),
     ("[dns]\nnegative-anchors = a..b", r"oegw.conf:2: negative-anchors: 'a..b' is no domain name: .*1 to 63 octets"),
     ("[dns]\nclock-skew = -1", r"oegw.conf:2: clock-skew: -1 is not between 0 and 86400 seconds"),
+    ("[gateway]\nmetrics = 192.0.2.1:9722", r"oegw.conf:2: metrics: 192.0.2.1 can be reached from elsewhere"),
+    ("[gateway]\nmetrics = 9722", r"oegw.conf:2: metrics: '9722' is neither an absolute path nor ADDRESS:PORT"),
+    ("[gateway]\nmetrics = ::1:9722", r"oegw.conf:2: metrics: '::1:9722' is neither"),
+    ("[gateway]\nmetrics = [::1]:0", r"oegw.conf:2: metrics: '\[::1\]:0' is neither"),
+    ("[gateway]\nmetrics = localhost:9722", r"oegw.conf:2: metrics: 'localhost' is no IP address"),
+    ("[gateway]\nmax-held = 1", r"oegw.conf:2: max-held: 1 is not between 2 and 1000000"),
+    ("[ike]\nthreads = 0", r"oegw.conf:2: threads: '0' is no number of 1 or more"),
     ("[dns]\nlook-ups = 0", r"oegw.conf:2: look-ups: '0' is no number of 1 or more"),
     ("[dns]\ntrust-anchors = root.key", r"oegw.conf:2: trust-anchors: 'root.key' is no absolute path"),
     ("address = 1.2.3.4", r"oegw.conf:1: a line stands before the first \[section\]"),
@@ -158,3 +167,17 @@ def test_shipped_configuration_is_right():
     lines = list(config._read_policies(shipped / "policies"))
     assert {str(line.network): line.connection_class for line in lines} == {
         "0.0.0.0/0": ConnectionClass.OE_PERMISSIVE, "::/0": ConnectionClass.OE_PERMISSIVE}
+
+
+@pytest.mark.parametrize("written, read", [
+    ("127.0.0.1:9722", (ip_address("127.0.0.1"), 9722)), ("[::1]:9722", (ip_address("::1"), 9722)),
+    ("/run/oegw/metrics", config.Path("/run/oegw/metrics")), ("", None)])
+def test_metrics_are_for_this_host_only(write, written, read):
+    assert config.load(write(f"[gateway]\nmetrics = {written}")).metrics == read
+
+
+def test_every_budget_of_the_keying_engine_is_an_option(write):
+    """What is bounded by an EngineConfig can be changed, and its default is the option's."""
+    limits = config.load(write()).ike_limits
+    bounded = {field.name: field.default for field in fields(EngineConfig) if field.name.startswith(("max_", "new_"))}
+    assert {name: limits[name] for name in bounded} == bounded

@@ -20,7 +20,8 @@ MAY_IMPORT = {
 PURE = ("ipsec", "ike", "oe")
 FORBIDDEN_IN_CORE = {"twisted", "pyroute2", "ldns", "socket", "time", "asyncio", "os", "random", "secrets", "threading"}
 
-ONLY_IN = {"ldns": {"dns/ldns_binding.py"}, "pyroute2": {"kernel"}, "twisted.internet.reactor": {"tap.py"}}
+ONLY_IN = {"ldns": {"dns/ldns_binding.py"}, "pyroute2": {"kernel"}, "twisted.internet.reactor": {"tap.py"},
+           "prometheus_client": {"operator/metrics.py"}, "twisted.web": {"operator/metrics.py"}}
 "Packages that only these files or folders may import."
 
 

@@ -37,7 +37,7 @@ class Sources:
 Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
 
 COMMANDS: dict[str, Command] = {
-    "status": lambda sources, question: report.status(sources.daemon, __version__),
+    "status": lambda sources, question: report.status(sources.daemon, __version__, sources.seconds()),
     "flows": lambda sources, question: report.flows(sources.daemon, sources.seconds()),
     "why": lambda sources, question: report.why(sources.daemon, _flow(question), sources.seconds()),
     "timeline": lambda sources, question: report.timeline(sources.daemon, _flow(question)),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from oesvc.daemon import KeyingDaemon
+from oesvc.interfaces import Bounds
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Party
@@ -25,13 +26,20 @@ OUTCOMES = {
 }
 
 
-def status(daemon: KeyingDaemon, version: str) -> dict[str, Any]:
-    """How many flows there are in each state, and how many tunnels."""
+def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
+    """How many flows there are in each state, how many tunnels, and how much of each budget is used."""
     states = {state.value: 0 for state in State}
     for connection in daemon.connections:
         states[connection.state.value] += 1
     return {"schema": SCHEMA, "version": version, "flows": {name: n for name, n in states.items() if n},
-            "tunnels": len(daemon.tunnels), "ike": daemon.engine.counters()}
+            "tunnels": len(daemon.tunnels), "ike": daemon.engine.counters(),
+            "budgets": {name: {"used": used, "limit": limit, "refused": refused}
+                        for name, (used, limit, refused) in bounds(daemon, now).items()}}
+
+
+def bounds(daemon: KeyingDaemon, now: float) -> Bounds:
+    """Those of all parts."""
+    return {**daemon.engine.bounds(now), **daemon.discovery.bounds(), **daemon.plane.bounds()}
 
 
 def flows(daemon: KeyingDaemon, now: float) -> dict[str, Any]:

@@ -2,13 +2,23 @@
 
 from typing import Any
 
+NEAR = 0.8
+"Share of a budget that is worth a line once it is used."
 NONEXISTENT = "nonexistent"
 "Of a flow without a connection; RFC 4322 section 3.2.1."
 
 
 def status(answer: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {state}" for state, n in answer["flows"].items()) or "none"
-    return f"oegw {answer['version']} runs\nflows:   {counts}\ntunnels: {answer['tunnels']}"
+    lines = [f"oegw {answer['version']} runs", f"flows:   {counts}", f"tunnels: {answer['tunnels']}",
+             *(_budget(name, budget) for name, budget in answer["budgets"].items()
+               if budget["refused"] or budget["used"] >= NEAR * budget["limit"])]
+    return "\n".join(lines)
+
+
+def _budget(name: str, budget: dict[str, int]) -> str:
+    refused = f", and that was not enough {budget['refused']} times" if budget["refused"] else ""
+    return f"budget:  {budget['used']} of {name} = {budget['limit']} are used{refused}"
 
 
 def flows(answer: dict[str, Any]) -> str:

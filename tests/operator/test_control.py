@@ -123,6 +123,19 @@ def test_status_counts_flows_by_state(world):
     assert "1 keyed" in text.status(answer)
 
 
+def test_status_tells_of_budgets_that_are_nearly_used_or_did_not_suffice_and_of_no_others(world):
+    quiet = text.status(ask(world, command="status"))
+    assert "budget" not in quiet
+    world.engine.bounds = lambda now: {"max-tunnels": (79, 100, 0), "max-channels": (80, 100, 0),
+                                       "max-half-open": (3, 1000, 17)}
+    answer = ask(world, command="status")
+    assert text.status(answer).splitlines()[3:] == [
+        "budget:  80 of max-channels = 100 are used",
+        "budget:  3 of max-half-open = 1000 are used, and that was not enough 17 times"]
+    assert answer["budgets"]["max-tunnels"] == {"used": 79, "limit": 100, "refused": 0}
+    assert set(answer["budgets"]) == {"max-tunnels", "max-channels", "max-half-open", "look-ups", "max-held"}
+
+
 @pytest.mark.conformance("C-11.2-02")
 def test_why_tells_the_policy_the_dns_and_the_keys(world):
     world.keyed()
