@@ -32,8 +32,12 @@ class Budget:
     def __init__(self, limits: Limits = DEFAULT, trace: list[Link] | None = None) -> None:
         """`trace` is for those who watch the look-up: it is told each link."""
         self._limits, self.trace = limits, trace
-        self._queries, self._signatures, self._depth = limits.queries, limits.signatures, limits.depth
-        self._hashes, self._octets = limits.hashes, limits.octets
+        self._queries = self._signatures = self._depth = self._deepest = self._hashes = self._octets = 0
+
+    @property
+    def spent(self) -> Limits:
+        """What the look-up has cost so far."""
+        return Limits(self._queries, self._signatures, self._deepest, self._hashes, self._octets)
 
     def note(self, kind: Callable[..., Link], *values: Any) -> None:
         """A link of the chain: made only where somebody watches."""
@@ -41,32 +45,34 @@ class Budget:
             self.trace.append(kind(*values))
 
     def spend_query(self) -> None:
-        if not self._queries:
+        if self._queries == self._limits.queries:
             raise Indeterminate(f"given up after {self._limits.queries} queries for one look-up")
-        self._queries -= 1
+        self._queries += 1
 
     def spend_signature(self) -> None:
-        if not self._signatures:
+        if self._signatures == self._limits.signatures:
             raise Indeterminate(f"given up after {self._limits.signatures} signature checks for one look-up")
-        self._signatures -= 1
+        self._signatures += 1
 
     def spend_hashes(self, count: int) -> None:
         """CVE-2023-50868: a name of many labels and a zone of many iterations."""
-        self._hashes -= count
-        if self._hashes < 0:
+        if self._hashes + count > self._limits.hashes:
             raise Indeterminate(f"given up after {self._limits.hashes} NSEC3 hashes for one look-up")
+        self._hashes += count
 
     def spend_octets(self, count: int) -> None:
-        self._octets -= count
-        if self._octets < 0:
+        """Of a message that has come already."""
+        self._octets += count
+        if self._octets > self._limits.octets:
             raise Indeterminate(f"given up after {self._limits.octets} octets of answers for one look-up")
 
     @contextmanager
     def descend(self) -> Iterator[None]:
-        if not self._depth:
+        if self._depth == self._limits.depth:
             raise Indeterminate(f"given up after {self._limits.depth} zones for one look-up")
-        self._depth -= 1
+        self._depth += 1
+        self._deepest = max(self._deepest, self._depth)
         try:
             yield
         finally:
-            self._depth += 1
+            self._depth -= 1

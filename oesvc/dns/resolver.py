@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
 from oesvc.dns.authentication import Authentication
-from oesvc.dns.budget import Limits
+from oesvc.dns.budget import Budget, Limits
 from oesvc.dns.cache import ExpiringCache
 from oesvc.dns.chain import Chain
 from oesvc.dns.crowd import Crowd, CrowdLimits
@@ -143,7 +143,7 @@ class ValidatingResolver:
             return succeed(Trace(self._nothing(name, rdtype, "the resolver is closed"), (), None))
         judge = self._judge.afresh() if fresh and isinstance(self._judge, Chain) else self._judge
         links: list[Link] = []
-        validated = Validator(judge, self._clock, self._config.limits).validate(name, rdtype, links)
+        validated = Validator(judge, self._clock).validate(name, rdtype, Budget(self._config.limits, links))
         validated.addErrback(self._our_error, name, rdtype)
         answer: Deferred[Answer] = Deferred()
         answer.addTimeout(self._config.patience, self._reactor,

@@ -27,10 +27,12 @@ class Upstream:
         """What the resolver has, but holds back as SERVFAIL, is bogus."""
         budget.spend_query()
         message: Message = yield self._fetcher.fetch(name, rdtype, TRUSTING)
+        budget.spend_octets(message.size)
         budget.note(Asked, name, rdtype, rcode_text(message.rcode) + (" AD" if message.flags & Flag.AD else ""))
         if message.rcode == Rcode.SERVFAIL and self._believe:
             budget.spend_query()
             unfiltered = yield self._fetcher.fetch(name, rdtype, UNFILTERED)
+            budget.spend_octets(unfiltered.size)
             if unfiltered.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
                 budget.note(Concluded, name, "asked not to hold back anything, the resolver has an answer")
                 raise Bogus(f"the resolver has an answer for {name_text(name)}, but finds it bogus")

@@ -15,7 +15,6 @@ from oesvc.dns.failures import BOGUS_TTL, INDETERMINATE_TTL, Bogus, Indeterminat
 from oesvc.dns.name import MAX_NAME, is_below, name_text, to_wire
 from oesvc.dns.proof import Denied, Proof, Unsigned
 from oesvc.dns.records import RecordType, parse_target, type_text
-from oesvc.dns.trace import Link
 from oesvc.dns.wire import Message, Rcode, RRset, rcode_text
 
 # Our choice
@@ -54,9 +53,9 @@ class Validator:
         self._judge, self._clock, self._limits = judge, clock, limits
 
     @inlineCallbacks
-    def validate(self, name: Name, rdtype: int, trace: list[Link] | None = None) -> Generator[Any, Any, Answer]:
-        """Every failure of the DNS is an answer; others are errors of this program. `trace` is told each link."""
-        budget = Budget(self._limits, trace)
+    def validate(self, name: Name, rdtype: int, budget: Budget | None = None) -> Generator[Any, Any, Answer]:
+        """Every failure of the DNS is an answer; others are errors of this program."""
+        budget = budget or Budget(self._limits)
         try:
             message = yield self._judge.ask(name, rdtype, budget)
             answer: Answer = yield self._follow(_Trail(name, rdtype, name, message, budget))

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import Answer, Name
+from oesvc.dns.budget import Budget
 from oesvc.dns.chain import Chain
 from oesvc.dns.failures import Indeterminate, MalformedData
 from oesvc.dns.question import VALIDATING, Style
@@ -34,10 +35,10 @@ def ask(server: Endpoint, name: Name, rdtype: int, style: Style = VALIDATING) ->
 
 
 def judge(fetch: "Callable[[Name, int], Deferred[Message]]", anchors: Sequence[TrustAnchor], name: Name, now: float,
-          rdtype: int = RecordType.TXT) -> Answer:
+          rdtype: int = RecordType.TXT, budget: Budget | None = None) -> Answer:
     """The verdict with cold caches, when `fetch` answers at once (the Deferred has fired then)."""
     validator = Validator(Chain(fetch, anchors, lambda: now, 0), lambda: now)
-    answer: Answer = validator.validate(name, rdtype).result
+    answer: Answer = validator.validate(name, rdtype, budget).result
     return answer
 
 
@@ -59,12 +60,14 @@ class Player:
 
     def __init__(self, tape: dict[Question, bytes]) -> None:
         self.tape = tape
-        self.asked = 0
+        self.asked = self.octets = 0
 
     def fetch(self, name: Name, rdtype: int) -> "Deferred[Message]":
         self.asked += 1
         try:
-            return succeed(parse_message(self.tape[name, rdtype]))
+            message = parse_message(self.tape[name, rdtype])
+            self.octets += len(self.tape[name, rdtype])
+            return succeed(message)
         except KeyError:
             return fail(Indeterminate("not on the tape"))
         except MalformedData as error:

@@ -7,7 +7,7 @@ from twisted.internet.defer import succeed
 
 from oesvc.dns.anchors import TrustAnchor
 from oesvc.dns.answer import AnswerKind, SecurityStatus
-from oesvc.dns.budget import Limits
+from oesvc.dns.budget import Budget, Limits
 from oesvc.dns.chain import Chain
 from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.records import RecordType as T
@@ -346,6 +346,20 @@ def test_octets_are_bounded(world):
     assert world.verdict("a.example", octets=65535).status is SECURE
     given_up = world.verdict("a.example", octets=65534)
     assert given_up.status is INDETERMINATE and "octets of answers" in given_up.reason
+
+
+def test_each_budget_counts_what_was_spent(world):
+    world.answer("a.child.example", world.signed("a.child.example", T.TXT, TEXT, "child.example"), size=700)
+    budget = Budget()
+    judge = Chain(world.fetch, world.anchors, lambda: NOW, 0)
+    Validator(judge, lambda: NOW).validate(parse_name("a.child.example"), T.TXT, budget)
+    assert budget.spent == Limits(queries=4, signatures=4, depth=2, hashes=0, octets=700)
+    long_name = ".".join("x" * 9) + ".example"
+    lone = World("example")
+    lone.deny(long_name, *Opting(lone, iterations=10).signed())
+    Validator(Chain(lone.fetch, lone.anchors, lambda: NOW, 0), lambda: NOW).validate(
+        parse_name(long_name), T.TXT, budget := Budget())
+    assert budget.spent.hashes == 11 * 11, "nine labels, the zone and its wildcard, each so often"
 
 
 def test_a_referral_is_no_absence(world):

@@ -1,5 +1,7 @@
 """The resolver's word: what AD, its absence and SERVFAIL mean when we do not validate."""
 
+from dataclasses import replace
+
 import pytest
 from twisted.internet.defer import succeed
 
@@ -69,3 +71,9 @@ def test_keys_behind_an_alias_that_it_does_not_follow():
     found = verdict(Resolver(failing, failing, name_CNAME=message(alias, flags=Flag.AD),
                              target_KEY=message(key, flags=Flag.AD)), rdtype=RecordType.KEY)
     assert (found.status, found.canonical, found.rdatas) == (SECURE, TARGET, key.rdatas)
+
+
+def test_the_resolvers_word_has_its_budget_too():
+    endless = Resolver(replace(message(TEXT), size=300_000))
+    answer = verdict(endless)
+    assert answer.status is INDETERMINATE and answer.reason == "given up after 262144 octets of answers for one look-up"
