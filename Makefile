@@ -51,7 +51,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 	@tools/setup-lab debian kernel peers
 	@$(PYTHON) -m tests.lab.prepare
 	@rm -rf .cache/lab-out/test_* .cache/lab-out/interop.jsonl
-	OEGW_INTEROP=full tools/in-lab-kernel --time-limit 7200 --memory 4G $(PYTHON) $(PYTEST) tests/lab/test_interop.py \
+	OEGW_INTEROP=full tools/in-lab-kernel --time-limit 7200 --memory 4G $(PYTHON) $(PYTEST) tests/lab/test_interop*.py \
 	  -m lab -vv; status=$$?; $(PYTHON) -m tests.lab.interop_page && exit $$status
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date

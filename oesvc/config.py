@@ -110,7 +110,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "identity"):            (read.fqdn, ""),
     ("ike", "profile"):             (read.one_of(Profile), "modern"),
     ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
-    ("ike", "channel-lifetime"):    (read.between(int, 600, DAY), "28800"),
+    ("ike", "channel-lifetime"):    (read.between(int, 60, DAY), "28800"),
     ("ike", "tunnel-lifetime"):     (read.between(int, 60, DAY), "3600"),
     ("ike", "tunnel-kilobytes"):    (read.between(int, 0, 2**32 - 1, "kilobytes"), "0"),
     ("ike", "min-channel-lifetime"): (read.between(int, 10, DAY), "3600"),

@@ -43,6 +43,7 @@ class Gateway:
         self.host: Host = net[row.host]
         self.folder = net.folder / row.host
         self.control = self.folder / "control"
+        self.metrics_socket = self.folder / "metrics"
         self.log = net.folder / f"oegw-{row.host}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._write(row, options or {}, policies or {})
@@ -87,6 +88,15 @@ class Gateway:
         """`oegw status --json`, read."""
         return json.loads(self.oegw("status", "--json"))
 
+    def metrics(self) -> dict[str, float]:
+        """What Prometheus would be told: series as they are written, and their values."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.metrics_socket))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            _, _, body = client.makefile().read().partition("\n\n")
+        series = (line.rpartition(" ") for line in body.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in series}
+
     def why(self, source: str, destination: str) -> str:
         return self.oegw("why", source, destination)
 
@@ -109,7 +119,7 @@ class Gateway:
                policies: Mapping[str, Iterable[str]]) -> None:
         sections: dict[str, dict[str, str]] = {
             "gateway": {"address": " ".join(address_of(row.host, version) for version in (4, 6)),
-                        "clients": " ".join(row.clients), "inside": "lan0"},
+                        "clients": " ".join(row.clients), "inside": "lan0", "metrics": str(self.metrics_socket)},
             "ike": {"private-key": str(private_key_file(row.host)), "profile": "modern"},
             "dns": {"servers": "127.0.0.1", "trust-anchors": str(self.net.folder / "root.key")},
             "paths": {"policies": str(self.folder / "policies"), "control-socket": str(self.control),

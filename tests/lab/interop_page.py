@@ -19,7 +19,9 @@ by the same group, /32 to /32. A row passes when
 - the side named under "begun by" sent the first message of main mode,
 - pings pass, and the octet counters of both gateways' SAs count them, both ways,
 - so they do after each quick mode, begun by the sides named under "rekeyed by", that replaces the keys,
-- after a delete by the side named under "deleted by" neither gateway has an SA left, and
+- after a delete by the side named under "deleted by" neither gateway has an SA left,
+- the side named under "asked by" asked in silence whether the other is there (RFC 3706) and was answered; oegw, when a
+  peer was killed, gave up its tunnels and came to new ones with the next, and
 - on the Internet nothing of Alice's was to be seen but ESP, nor of Bob's since he first answered through the tunnel.
 
 libreswan as responder installs its outbound SA only after it has read quick mode 3: what Bob answers within these
@@ -32,9 +34,9 @@ def page(rows: Iterable[Mapping[str, str]]) -> str:
     passed = [row for row in rows if row["result"] == "passes"]
     return "\n".join([
         HEAD, f"{len(passed)} of {len(rows)} pass.", "",
-        "| peer | begun by | phase 1 | ESP | rekeyed by | deleted by | |", "|---|---|---|---|---|---|---|",
+        "| peer | begun by | phase 1 | ESP | rekeyed by | deleted by | asked by | |", "|---" * 8 + "|",
         *(f"| {row['peer']} | {begun_by(row)} | {' | '.join(row['suite'].split(' / '))} | {row['rekey']} "
-          f"| {row['delete']} | {row['result']} |" for row in rows), ""])
+          f"| {row['delete']} | {row['liveness']} | {row['result']} |" for row in rows), ""])
 
 
 def begun_by(row: Mapping[str, str]) -> str:

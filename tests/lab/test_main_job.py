@@ -229,6 +229,20 @@ def test_the_time_line_and_the_reasons_are_told(lab: Lab) -> None:
     assert [step for step in told_steps if step in ("5I", "5J", "5M", "5N")] == ["5I", "5J", "5M", "5N"]
 
 
+def test_the_metrics_count_what_was_seen(lab: Lab) -> None:
+    assert lab.net["alice"].ping(BOB, wait=60) == 1
+    here, there = lab.a.metrics(), lab.b.metrics()
+    assert here['oegw_flows{class="oe-permissive",state="keyed"}'] >= 1
+    assert min(told['oegw_handshakes_total{kind="tunnel"}'] for told in (here, there)) >= 1
+    assert here['oegw_first_datagram_delay_seconds_count{outcome="encrypt"}'] >= 1
+    assert 0 < here['oegw_first_datagram_delay_seconds_sum{outcome="encrypt"}'] < PATIENCE
+    assert here['oegw_dns_lookups_total{result="data",status="secure"}'] >= 1
+    assert 0 < here["oegw_dns_lookup_seconds_sum"] < PATIENCE
+    assert here['oegw_trust_anchor_keys{state="valid"}'] >= 1 and there["oegw_tunnels_proposed_total"] >= 1
+    assert here["oegw_held_datagrams"] == here['oegw_budget_used{budget="max-held"}'] == 0
+    assert here['oegw_budget_refused_total{budget="max-held"}'] == 0
+
+
 def test_the_dns_is_told_as_the_daemon_sees_it(lab: Lab) -> None:
     answer = json.loads(lab.a.oegw("dns", BOB, "--json"))
     assert [(look_up["type"], look_up["status"]) for look_up in answer["lookups"]] == [

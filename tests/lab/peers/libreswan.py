@@ -9,7 +9,7 @@ from oesvc.ipsec.sa import EspTransform, Integrity
 from tests.lab.keys import public_keys
 from tests.lab.network import Network
 from tests.lab.peers.files import LIBRESWAN, NSS
-from tests.lab.peers.peer import ALICE, OURS, THEIRS, Peer, inside
+from tests.lab.peers.peer import ALICE, DEAD, OURS, THEIRS, Peer, inside
 from tests.lab.peers.suites import Suite
 
 CIPHERS = {Cipher.DES3_CBC: "3des", Cipher.AES_128_CBC: "aes128", Cipher.AES_256_CBC: "aes256"}
@@ -43,6 +43,10 @@ conn oe
     ike={ike}
     esp={esp}
 """
+LIVENESS = """    dpddelay={silence}
+    dpdtimeout={dead}
+    dpdaction=clear
+"""
 
 
 class Libreswan(Peer):
@@ -74,7 +78,7 @@ class Libreswan(Peer):
         super().start()
         self._whack("--listen")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
         group = suite.phase1.group
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]};dh{int(group)}"
         # It knows the elliptic groups in phase 1 only; phase 2 then follows without being told.
@@ -82,7 +86,8 @@ class Libreswan(Peer):
         (self.folder / "ipsec.conf").write_text(CONFIGURATION.format(
             log=self.folder / "log", theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob,
             their_key=self._keys["sg-b"].to_base64(), our_key=self._keys["sg-a"].to_base64(),
-            ike=ike, esp=esp, seconds=channel_seconds))
+            ike=ike, esp=esp, seconds=channel_seconds)
+            + (LIVENESS.format(silence=silence, dead=DEAD) if silence else ""))
         self.run([], {}, LIBRESWAN / "usr/libexec/ipsec/addconn", "--config", self.folder / "ipsec.conf",
                  "--ctlsocket", self.socket, "oe")
 

@@ -16,6 +16,8 @@ OURS, THEIRS = address_of("sg-a"), address_of(GATEWAY)
 ALICE = address_of("alice")
 PATIENCE = 60
 "Seconds, for an emulated machine."
+DEAD = 15
+"Seconds without an answer after which a peer takes us for dead."
 
 
 class Peer(abc.ABC):
@@ -43,8 +45,11 @@ class Peer(abc.ABC):
         """That starts it in the foreground."""
 
     @abc.abstractmethod
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
-        """Have this tunnel and suite, and no other; replace a keying channel ten seconds before its end."""
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
+        """Have this tunnel and suite, and no other; replace a keying channel ten seconds before its end.
+
+        After `silence` seconds (0: never) ask whether the other side is there; after DEAD without an answer give up.
+        """
 
     @abc.abstractmethod
     def initiate(self) -> None:
@@ -66,6 +71,15 @@ class Peer(abc.ABC):
         if self._process:
             stop(self._process)
             self.socket.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End without a word; what it had in the kernel goes with the machine that is thought to have died."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self.socket.unlink()
+        for what in ("state", "policy"):
+            self.host.run(["ip", "xfrm", what, "flush"])
 
     @property
     def running(self) -> bool:

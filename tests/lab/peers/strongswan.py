@@ -9,7 +9,7 @@ from oesvc.keys import key_pair
 from tests.lab.keys import private_key_file
 from tests.lab.network import Network
 from tests.lab.peers.files import STRONGSWAN
-from tests.lab.peers.peer import ALICE, OURS, PATIENCE, THEIRS, Peer, inside
+from tests.lab.peers.peer import ALICE, DEAD, OURS, PATIENCE, THEIRS, Peer, inside
 from tests.lab.peers.suites import Suite
 
 CIPHERS = {Cipher.DES3_CBC: "3des", Cipher.AES_128_CBC: "aes128", Cipher.AES_256_CBC: "aes256"}
@@ -50,6 +50,8 @@ TUNNEL = """connections {{
     reauth_time = {seconds}s
     over_time = 10s
     rand_time = 0s
+    dpd_delay = {silence}s
+    dpd_timeout = {dead}s
     local {{
       auth = pubkey
       pubkeys = sg-b.pem
@@ -63,6 +65,7 @@ TUNNEL = """connections {{
     children {{
       oe {{
         mode = tunnel
+        dpd_action = clear
         local_ts = {bob}/32
         remote_ts = {alice}/32
         esp_proposals = {esp}
@@ -94,12 +97,12 @@ class StrongSwan(Peer):
     def command(self) -> list[str]:
         return inside(self._mounts, self._variables, "/usr/lib/ipsec/charon")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
         group = str(suite.phase1.group)
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]}-{group}"
         (self._swanctl / "swanctl.conf").write_text(TUNNEL.format(
             theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob, ike=ike, esp=f"{_esp(suite.esp)}-{group}",
-            seconds=channel_seconds - 10))
+            seconds=channel_seconds - 10, silence=silence, dead=DEAD))
         self._tell("--load-all", "--noprompt")
 
     def initiate(self) -> None:
