@@ -87,8 +87,12 @@ class Config:
     dns_mode: DnsMode
     trusted_path: bool
     clock_skew: int
+    dns_tries: tuple[float, ...]
+    dns_patience: float
     lookups_per_client: int
     lookups: int
+    dns_limits: Mapping[str, int]
+    "What one look-up may cost, by the resolver's own names."
     dnssec: DnssecPolicy
     default_class: ConnectionClass
     policies: tuple[PolicyLine, ...]
@@ -141,8 +145,16 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("dns", "negative-anchors"):    (read.words(read.zone), ""),
     ("dns", "clock-skew"):          (read.between(int, 0, DAY), "0"),
     ("dns", "dnssec"):              (read.one_of(DnssecPolicy), "prefer"),
+    ("dns", "tries"):               (read.words(read.between(float, 0.1, 60)), "1 1.5 2.5"),
+    ("dns", "patience"):            (read.between(float, 1, 120), "8"),
     ("dns", "look-ups"):            (read.count, "1000"),
     ("dns", "look-ups-per-client"): (read.count, "250"),
+    # At the least, what a chain of six signed zones and an alias costs, and one message of the largest size.
+    ("dns", "look-up-queries"):     (read.between(int, 16, 1000, ""), "40"),
+    ("dns", "look-up-signatures"):  (read.between(int, 16, 10_000, ""), "64"),
+    ("dns", "look-up-depth"):       (read.between(int, 6, 100, ""), "20"),
+    ("dns", "look-up-hashes"):      (read.between(int, 100, 10_000_000, ""), "20000"),
+    ("dns", "look-up-octets"):      (read.between(int, 65535, 100_000_000, ""), "262144"),
     ("policy", "default"):          (read.choice(POLICY_FILES), "private-or-clear"),
     ("lifespans", "first"):         (read.between(float, 1, DAY), "60"),
     ("lifespans", "used"):          (read.between(float, 1, DAY), "1200"),
@@ -188,8 +200,12 @@ def load(file: Path) -> Config:
         dns_mode=values["dns", "mode"],
         trusted_path=values["dns", "trusted-path"],
         clock_skew=values["dns", "clock-skew"],
+        dns_tries=values["dns", "tries"],
+        dns_patience=values["dns", "patience"],
         lookups_per_client=values["dns", "look-ups-per-client"],
         lookups=values["dns", "look-ups"],
+        dns_limits={name.removeprefix("look-up-"): value for (section, name), value in values.items()
+                    if section == "dns" and name.startswith("look-up-")},
         dnssec=values["dns", "dnssec"],
         default_class=values["policy", "default"],
         policies=lines,
@@ -250,6 +266,10 @@ def _contradictions(dns: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for option in ("tls-pin", "tls-ca"):
         if dns[option] and not dns["tls"]:
             yield option, "counts only with tls = yes"
+    if not dns["tries"]:
+        yield "tries", "say how long to wait for the answer to a question at least once, as in tries = 1 1.5 2.5"
+    elif dns["patience"] < dns["tries"][0]:
+        yield "patience", f"{dns['patience']:g} seconds are over before the first of tries, {dns['tries'][0]:g}, is"
     if dns["mode"] is DnsMode.VALIDATE and not dns["trust-anchors"]:
         yield "trust-anchors", "validation begins with a file of anchors, such as /usr/share/dns/root.key"
 

@@ -12,6 +12,7 @@ from oesvc.config_values import NameServer
 from oesvc.dns.anchors import read_anchors
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.authentication import Authentication
+from oesvc.dns.budget import Limits
 from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.name import name_text
 from oesvc.dns.resolver import DnsConfig, Mode
@@ -40,6 +41,9 @@ def dns_config(config: Config, resolv_conf: Path = RESOLV_CONF) -> DnsConfig:
              for endpoint, server in zip(endpoints, servers, strict=True) if config.dns_tls},
         trusted_path=config.trusted_path,
         clock_skew=config.clock_skew,
+        tries=config.dns_tries,
+        patience=config.dns_patience,
+        limits=Limits(**config.dns_limits),
         crowd=CrowdLimits(config.lookups_per_client, config.lookups))
 
 

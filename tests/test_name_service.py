@@ -7,6 +7,8 @@ import pytest
 from oesvc import config
 from oesvc.dns.anchors import AnchorError
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.budget import Limits
+from oesvc.dns.crowd import CrowdLimits
 from oesvc.dns.resolver import APEXES, DnsConfig, Mode
 from oesvc.dns.servers import Problem
 from oesvc.name_service import dns_config, possible_circle, resolver_sources, warnings
@@ -58,6 +60,19 @@ def test_what_only_other_files_show_to_be_wrong_is_said(read):
     with pytest.raises(ValueError, match="anchor: no certificates of authorities"):
         read("trust-anchors = {folder}/anchor", "servers = 192.0.2.53#a.example", "tls = yes",
              "tls-ca = {folder}/anchor")
+
+
+def test_what_a_look_up_may_cost_and_wait_is_the_configurations(read):
+    anchors, plain = "trust-anchors = {folder}/anchor", DnsConfig((("192.0.2.1", 53),), mode=Mode.OFF)
+    usual = read(anchors)
+    assert (usual.tries, usual.patience, usual.limits, usual.crowd) == (
+        plain.tries, plain.patience, plain.limits, plain.crowd), "what is written as the default is the default"
+    other = read(anchors, "tries = 2, 3", "patience = 20", "look-up-queries = 50", "look-up-signatures = 70",
+                 "look-up-depth = 9", "look-up-hashes = 5000", "look-up-octets = 70000",
+                 "look-ups = 7", "look-ups-per-client = 3")
+    assert (other.tries, other.patience) == ((2.0, 3.0), 20.0)
+    assert other.limits == Limits(queries=50, signatures=70, depth=9, hashes=5000, octets=70000)
+    assert other.crowd == CrowdLimits(per_client=3, in_all=7)
 
 
 @pytest.mark.parametrize("servers, sources", [
