@@ -295,9 +295,11 @@ class KeyingDaemon:
                                                   tunnel.begun_here))
 
     @hear.register
-    def _(self, event: ike.LifetimeShortened) -> None:
-        if sas := self.tunnels.shorten(event.tunnel, event.lifetime):
-            self._log_failure(self.plane.change_lifetimes(event.flow, sas), f"{event.flow}: its shorter lifetime")
+    def _(self, event: ike.LifetimeShortened | ike.TunnelMoved) -> None:
+        if isinstance(event, ike.TunnelMoved) and (connection := self.connections.get(event.flow)):
+            connection.follow(event.tunnel, event.gateways)
+        if sas := self.tunnels.change(event):
+            self._log_failure(self.plane.change_sas(event.flow, sas), f"{event.flow}: changed SAs")
 
     @hear.register
     def _(self, event: ike.TunnelFailed) -> None:
@@ -339,8 +341,7 @@ class KeyingDaemon:
         self._remove(event.tunnel)
 
     def _remove(self, tunnel_id: ike.TunnelId) -> None:
-        tunnel = self.tunnels.end(tunnel_id)
-        if tunnel is not None:
+        if tunnel := self.tunnels.end(tunnel_id):
             self._log_failure(self.plane.remove_sas(tunnel.flow, tunnel.sas), f"{tunnel.flow}: its SAs")
 
     @hear.register

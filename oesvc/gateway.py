@@ -45,7 +45,7 @@ from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.statistics import CountedResolver, Statistics
-from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
+from oesvc.udp import IKE_PORT, NAT_TRAVERSAL_PORT, IkePort, open_socket, source_address
 
 CONTROL_MODE = 0o660
 EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -115,10 +115,10 @@ class GatewayService(Service):
         self._reactor.callLater(0, self._reactor.stop)
 
     def _open_ike_ports(self) -> None:
-        for address in self._addresses:
-            local = Endpoint(address, IKE_PORT)
+        prepare = {IKE_PORT: self._plane.own_socket, NAT_TRAVERSAL_PORT: self._plane.own_socket_for_esp}
+        for local in (Endpoint(address, port) for address in self._addresses for port in prepare):
             try:
-                opened = open_socket(local, self._plane.own_socket)
+                opened = open_socket(local, prepare[local.port])
             except OSError as error:
                 raise OSError(f"UDP {local}: {error.strerror}; is another IKE daemon running, or the address not "
                               "this host's?") from None

@@ -69,8 +69,11 @@ class ForwardingPlane(Protocol):
         own pair of inner addresses (RFC 4322 section 12.1). Fails with PlaneError when the kernel refuses.
         """
 
-    def change_lifetimes(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
-        """Put other lifetimes on SAs that are installed; absent ones are no error."""
+    def change_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+        """Give installed SAs other lifetimes, or another address or port of the peer; absent ones are no error.
+
+        Their sequence numbers and ages go on; the flow's policy goes with its outbound SA.
+        """
 
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """Remove SAs; with a flow's last inbound SA its ingress policy goes too. Absent ones are no error."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from oesvc.ike.events import TunnelId
+from oesvc.ike.events import LifetimeShortened, TunnelId, TunnelMoved
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.ipsec.sa import IpsecSa
 
 
 @dataclass(slots=True)
@@ -55,13 +55,13 @@ class Tunnels:
         for sa in sas:
             self._by_spi[tunnel.flow, sa.spi] = tunnel
 
-    def shorten(self, tunnel_id: int, lifetime: Lifetime) -> list[IpsecSa]:
-        """Let a tunnel's keys end no later; its SAs with what is left to them, where that is less than before."""
-        tunnel = self._by_id.get(tunnel_id)
+    def change(self, event: LifetimeShortened | TunnelMoved) -> list[IpsecSa]:
+        """Note what became of a tunnel; those of its SAs that are not what they were."""
+        tunnel = self._by_id.get(event.tunnel)
         if tunnel is None:
             return []
         before = tunnel.sas
-        tunnel.sas = [replace(sa, lifetime=sa.lifetime.shorter(lifetime)) for sa in before]
+        tunnel.sas = [_changed(sa, event) for sa in before]
         return [sa for sa, was in zip(tunnel.sas, before, strict=True) if sa != was]
 
     def end(self, tunnel_id: int) -> TunnelRecord | None:
@@ -71,3 +71,9 @@ class Tunnels:
             for sa in tunnel.sas:
                 self._by_spi.pop((tunnel.flow, sa.spi), None)
         return tunnel
+
+
+def _changed(sa: IpsecSa, event: LifetimeShortened | TunnelMoved) -> IpsecSa:
+    if isinstance(event, TunnelMoved):
+        return sa.moved(event.flow, event.gateways, event.udp)
+    return replace(sa, lifetime=sa.lifetime.shorter(event.lifetime))

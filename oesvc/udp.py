@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ipsec.flow import Address
 
-IKE_PORT = 500
+IKE_PORT, NAT_TRAVERSAL_PORT = 500, 4500
 SO_RCVBUFFORCE = 33
 "Linux's; Python has no name for it."
 RECEIVE_BUFFER = 4 << 20

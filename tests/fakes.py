@@ -21,7 +21,7 @@ class FakePlane:
         self.diary.append(("add", str(flow), [sa.spi for sa in sas]))
         return self._done()
 
-    def change_lifetimes(self, flow, sas):
+    def change_sas(self, flow, sas):
         self.diary.append(("change", str(flow), [sa.lifetime for sa in sas]))
         return self._done()
 

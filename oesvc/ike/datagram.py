@@ -17,9 +17,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """Between which endpoints IKE goes to and fro."""
+
+    local: Endpoint
+    peer: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Datagram:
     """The UDP payload of one IKE datagram, sent or received."""
 
     data: bytes
     local: Endpoint
     peer: Endpoint
+
+    @property
+    def path(self) -> Path:
+        return Path(self.local, self.peer)

@@ -9,7 +9,7 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
-from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.ipsec.sa import IpsecSa, Lifetime, UdpPorts
 
 ChannelId = NewType("ChannelId", int)
 "A keying channel (phase 1 SA), numbered by its engine."
@@ -111,6 +111,18 @@ class LifetimeShortened:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelMoved:
+    """The peer is at another address or port than before: its NAT maps it anew. What is sent to it is to go there."""
+
+    tunnel: TunnelId
+    flow: Flow
+    gateways: Flow
+    "The outer addresses now, ours as the source."
+    udp: UdpPorts
+    "In the same order."
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelFailed:
     """An attempt at a tunnel came to nothing; SAs installed for it are to be removed."""
 
@@ -184,4 +196,4 @@ class DatagramRefused:
 
 
 IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | LifetimeShortened
-            | TunnelFailed | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)
+            | TunnelMoved | TunnelFailed | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)

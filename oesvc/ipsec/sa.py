@@ -1,6 +1,6 @@
 """Phase 2 security associations and the tunnels they form: RFC 4322 section 2.2."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from oesvc.ipsec.flow import Address, Flow
@@ -58,6 +58,18 @@ VOLUMES = {Encryption.DES3_CBC: Lifetime(0, 1 << 22)}
 With blocks of 128 bits the sequence numbers end an SA long before that (RFC 4303 section 3.3.3).
 """
 
+
+@dataclass(frozen=True, slots=True)
+class UdpPorts:
+    """Between which UDP ports the datagrams of an SA travel that goes through a NAT (RFC 3948 section 2.1)."""
+
+    source: int
+    destination: int
+
+    def reversed(self) -> "UdpPorts":
+        return UdpPorts(self.destination, self.source)
+
+
 @dataclass(frozen=True, slots=True)
 class IpsecSa:
     """One phase 2 SA: ESP in tunnel mode, one way."""
@@ -75,6 +87,17 @@ class IpsecSa:
     "For AES-GCM the salt of 4 octets stands at its end (RFC 4106 section 8.1)."
     integrity_key: bytes = field(repr=False)
     lifetime: Lifetime
+    udp: UdpPorts | None = None
+    "None: its datagrams are ESP as it is."
+
+    def moved(self, flow: Flow, gateways: Flow, udp: UdpPorts) -> "IpsecSa":
+        """The same SA, after a NAT has changed the address or port of the peer.
+
+        All are those of the outbound direction; an inbound SA takes them the other way round.
+        """
+        if self.flow != flow:
+            gateways, udp = gateways.reversed(), udp.reversed()
+        return replace(self, source=gateways.source, destination=gateways.destination, udp=udp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,14 @@ XFRM_POLICY_BLOCK = 1
 IP_XFRM_POLICY = 17
 IPV6_XFRM_POLICY = 35
 
+# From the protocol: linux/udp.h
+
+UDP_ENCAP = 100
+UDP_ENCAP_ESPINUDP = 2
+
+NAT_TRAVERSAL_PORT = 4500
+"Of ESP within UDP (RFC 3948 section 2.1)."
+
 
 class XfrmMessage(IntEnum):
     """Types of messages, XFRM_MSG_*."""

@@ -4,7 +4,7 @@ import os
 import socket
 
 from oesvc.interfaces import PlaneError
-from oesvc.kernel.constants import IP_XFRM_POLICY, IPV6_XFRM_POLICY, Direction
+from oesvc.kernel.constants import IP_XFRM_POLICY, IPV6_XFRM_POLICY, UDP_ENCAP, UDP_ENCAP_ESPINUDP, Direction
 from oesvc.kernel.spd import EVERYWHERE, VERSION, Policy, Selector, encode, policy_fields
 from oesvc.kernel.structs import PolicyMessage
 
@@ -31,3 +31,15 @@ def exempt_socket(sock: socket.socket, mark: int) -> None:
     except OSError as error:
         raise PlaneError(f"exempt a socket from the SPD: {os.strerror(error.errno or 0)}"
                          " (needed: CAP_NET_ADMIN, and a kernel with XFRM)") from None
+
+
+def receive_esp(sock: socket.socket) -> None:
+    """Let the kernel take ESP out of a UDP socket's datagrams, and NAT keepalives; what has the marker of IKE is left.
+
+    Raises PlaneError (RFC 3948 section 3).
+    """
+    try:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP)
+    except OSError as error:
+        raise PlaneError(f"receive ESP within UDP: {os.strerror(error.errno or 0)}"
+                         " (needed: a kernel with XFRM)") from None

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 
 from oesvc.interfaces import PlaneError
-from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, NEIGHBOUR_DISCOVERY
+from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, NAT_TRAVERSAL_PORT, NEIGHBOUR_DISCOVERY
 from oesvc.kernel.exemptions import DNS_PORTS, exempt_destinations, protected
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import Network
@@ -61,6 +61,8 @@ table inet {table} {{
     icmpv6 type {{ {icmpv6_errors} }} accept
     meta mark & {mark:#x} == {mark:#x} accept
     meta l4proto {{ esp, ah }} accept
+    # ESP within UDP; whatever else comes from this port meets the traps in the SPD.
+    udp sport {nat_traversal} accept
     ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
     ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
   }}
@@ -86,7 +88,7 @@ def ruleset(config: PlaneConfig) -> str:
     """The table as `nft -f` reads it; it replaces a former one in one step."""
     inside = ", ".join(f'"{name}"' for name in config.inside)
     return RULESET.format(
-        table=TABLE, pairs=PAIRS, queue=config.queue_number, mark=config.mark,
+        table=TABLE, pairs=PAIRS, queue=config.queue_number, mark=config.mark, nat_traversal=NAT_TRAVERSAL_PORT,
         sources=network_sets("sources", protected(config)),
         exempt=network_sets("exempt", exempt_destinations(config)),
         resolvers=network_sets("resolvers", config.resolver_sources),

@@ -9,6 +9,7 @@ from oesvc.kernel.constants import (
     IPPROTO_ESP,
     NLM_F_DUMP,
     REPLAY_WINDOW,
+    UDP_ENCAP_ESPINUDP,
     XFRM_INF,
     XFRM_MODE_TUNNEL,
     XfrmMessage,
@@ -50,6 +51,9 @@ def algorithms(sa: IpsecSa) -> Attributes:
                                       "alg_icv_len": icv_bits, "alg_key": sa.integrity_key})]
 
 
+LEAP = 1 << 16
+"Sequence numbers that an SA may use while it is being moved: more than 10 Gbit/s use in 50 ms."
+
 LATER = 0.03
 "So much of its volume later than its sender renews an SA does its receiver."
 
@@ -83,35 +87,60 @@ def add_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
     return Request(XfrmMessage.NEWSA, _message(sa, reqid, inbound), f"add {_in_words(sa, inbound)}")
 
 
-def change_lifetime(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
-    """Give an SA, if it is still there, another lifetime; what it has counted so far counts on."""
+def change_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
+    """Give an SA, if it is still there, another lifetime or other ports; what it has counted so far counts on."""
     return Request(XfrmMessage.UPDSA, _message(sa, reqid, inbound),
-                   f"give {sa.lifetime.seconds} s to {_in_words(sa, inbound)}", tolerates=frozenset({errno.ESRCH}))
+                   f"change {_in_words(sa, inbound)}", tolerates=frozenset({errno.ESRCH}))
 
 
-def _message(sa: IpsecSa, reqid: int, inbound: bool) -> bytes:
+def succeed_sa(sa: IpsecSa, reqid: int, former: Any) -> Request:
+    """Add an outbound SA in the place of one that went to another address, in the state in which that was read.
+
+    A receiver takes no sequence number twice; what left meanwhile by the former SA shall not have used ours.
+    """
+    counted = {name: former[name] for name in ("bytes", "packets", "add_time", "use_time")}
+    state: Attributes = [("XFRMA_REPLAY_VAL", {"oseq": former.get_attr("XFRMA_REPLAY_VAL")["oseq"] + LEAP}),
+                         ("XFRMA_LTIME_VAL", counted)]
+    return Request(XfrmMessage.NEWSA, _message(sa, reqid, False, state), f"move {_in_words(sa, inbound=False)}")
+
+
+def _message(sa: IpsecSa, reqid: int, inbound: bool, state: Attributes | None = None) -> bytes:
     fields = Selector.of_flow(sa.flow).fields() | lifetime(sa, inbound) | {
         "id_daddr": sa.destination.packed, "id_spi": sa.spi, "id_proto": IPPROTO_ESP, "saddr": sa.source.packed,
         "reqid": reqid, "family": FAMILY[sa.destination.version], "mode": XFRM_MODE_TUNNEL}
     window: Attributes = [("XFRMA_REPLAY_ESN_VAL", {
         "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
-    return encode(SaMessage(), fields, algorithms(sa) + (window if inbound else []))
+    ports: Attributes = [("XFRMA_ENCAP", {
+        "type": UDP_ENCAP_ESPINUDP, "sport": sa.udp.source, "dport": sa.udp.destination})] if sa.udp else []
+    return encode(SaMessage(), fields, algorithms(sa) + ports + (window if inbound else []) + (state or []))
 
 
 def _in_words(sa: IpsecSa, inbound: bool) -> str:
     way = "inbound" if inbound else "outbound"
-    return f"the {way} SA {sa.spi:#010x} from {sa.source} to {sa.destination} ({sa.transform}, {sa.flow})"
+    ports = f", UDP {sa.udp.source} to {sa.udp.destination}" if sa.udp else ""
+    return f"the {way} SA {sa.spi:#010x} from {sa.source} to {sa.destination} ({sa.transform}, {sa.flow}{ports})"
 
 
 def delete_sa(spi: int, destination: Address) -> Request:
     """Delete an SA, if there is one."""
-    fields = {"daddr": destination.packed, "spi": spi, "family": FAMILY[destination.version], "proto": IPPROTO_ESP}
-    return Request(XfrmMessage.DELSA, encode(SaId(), fields, []), f"delete the SA {spi:#010x} to {destination}",
+    return Request(XfrmMessage.DELSA, _sa_id(spi, destination), f"delete the SA {spi:#010x} to {destination}",
+                   tolerates=frozenset({errno.ESRCH}))
+
+
+def get_sa(spi: int, destination: Address) -> Request:
+    """Ask for an SA; no reply if there is none."""
+    return Request(XfrmMessage.GETSA, _sa_id(spi, destination), f"get the SA {spi:#010x} to {destination}",
                    tolerates=frozenset({errno.ESRCH}))
 
 
 def list_sas() -> Request:
     return Request(XfrmMessage.GETSA, b"", "list the SAs", flags=NLM_F_DUMP)
+
+
+def _sa_id(spi: int, destination: Address) -> bytes:
+    """struct xfrm_usersa_id."""
+    return encode(SaId(), {"daddr": destination.packed, "spi": spi, "family": FAMILY[destination.version],
+                           "proto": IPPROTO_ESP}, [])
 
 
 WARM_UP = (

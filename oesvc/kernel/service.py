@@ -33,11 +33,11 @@ from oesvc.kernel.flows import FlowEntry, FlowTable, SaKey
 from oesvc.kernel.hold import Datagram, HoldTable
 from oesvc.kernel.netlink import Message, NetlinkSocket
 from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
-from oesvc.kernel.own_socket import exempt_socket
+from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import load, ruleset
-from oesvc.kernel.sad import add_sa, change_lifetime, delete_sa
+from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     Selector,
@@ -51,6 +51,7 @@ from oesvc.kernel.spd import (
     read_policies,
 )
 from oesvc.kernel.standing import SETTINGS, replace_policies, set_kernel, warm_up
+from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
 
@@ -161,6 +162,11 @@ class LinuxForwardingPlane:
     def own_socket(self, sock: socket.socket) -> None:
         """Exempt a socket of the daemon (IKE, DNS) from the SPD and from being held. Raises PlaneError."""
         exempt_socket(sock, self._config.mark)
+
+    def own_socket_for_esp(self, sock: socket.socket) -> None:
+        """The same for one that SAs within UDP go by (port 4500). Raises PlaneError."""
+        self.own_socket(sock)
+        receive_esp(sock)
 
     # What the kernel says
 
@@ -316,16 +322,35 @@ class LinuxForwardingPlane:
             yield self._xfrm.request(*map(put, ingress_policies(entry.flow, template)))
             entry.ingress = template
 
-    def change_lifetimes(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
+    def change_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
-        return self._flows.run(flow, self._change_lifetimes, sas)
+        return self._flows.run(flow, self._change_sas, sas)
 
     @inlineCallbacks
-    def _change_lifetimes(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+    def _change_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
         for sa in sas:
             key = sa.spi, sa.destination
+            former = [each for each in entry.outbound if sa.flow == entry.flow and each[0] == sa.spi]
             if key in entry.inbound | entry.outbound:
-                yield self._xfrm.request(change_lifetime(sa, entry.reqid, key in entry.inbound))
+                yield self._xfrm.request(change_sa(sa, entry.reqid, key in entry.inbound))
+            elif former:
+                yield from self._move_sa(entry, sa, former[0])
+
+    def _move_sa(self, entry: FlowEntry, sa: IpsecSa, former: SaKey) -> Job:
+        """Its peer has another address. What comes in finds its SA by our own address: nothing changes there."""
+        self._check_running()
+        for message in (yield self._xfrm.request(get_sa(*former))):
+            state = SaMessage(message.octets)
+            state.decode()
+            yield self._xfrm.request(succeed_sa(sa, entry.reqid, state))
+            entry.outbound.add((sa.spi, sa.destination))
+        template = Template(entry.reqid, Flow(sa.source, sa.destination))
+        if entry.policy is ForwardingPolicy.ENCRYPT and entry.template != template:
+            yield self._xfrm.request(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], template,
+                                                            self._config.idle_seconds)))
+            entry.template = template
+        yield self._xfrm.request(delete_sa(*former))
+        entry.outbound.discard(former)
 
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""

@@ -43,7 +43,10 @@ class XfrmAttributes(nlmsg):
 
     nla_map = (
         (2, "XFRMA_ALG_CRYPT", "algo"),
+        (4, "XFRMA_ENCAP", "encap"),
         (5, "XFRMA_TMPL", "template"),
+        (9, "XFRMA_LTIME_VAL", "lifetime_current"),
+        (10, "XFRMA_REPLAY_VAL", "replay_state"),
         (18, "XFRMA_ALG_AEAD", "algo_icv"),
         (20, "XFRMA_ALG_AUTH_TRUNC", "algo_icv"),
         (23, "XFRMA_REPLAY_ESN_VAL", "replay"),
@@ -58,6 +61,21 @@ class XfrmAttributes(nlmsg):
         """struct xfrm_algo_auth, struct xfrm_algo_aead; both lengths are in bits."""
 
         fields = (("alg_name", "64s"), ("alg_key_len", "I"), ("alg_icv_len", "I"), ("alg_key", "s"))
+
+    class encap(nla):  # noqa: N801
+        """struct xfrm_encap_tmpl, 24 octets. Ports are in network order."""
+
+        fields = (("type", "H"), ("sport", ">H"), ("dport", ">H"), ("pad", "2x"), ("oa", "16s"))
+
+    class lifetime_current(nla):  # noqa: N801
+        """struct xfrm_lifetime_cur."""
+
+        fields = LIFETIME[-4:]
+
+    class replay_state(nla):  # noqa: N801
+        """struct xfrm_replay_state."""
+
+        fields = (("oseq", "I"), ("seq", "I"), ("bitmap", "I"))
 
     class template(nla):  # noqa: N801
         """struct xfrm_user_tmpl, 64 octets."""

@@ -133,6 +133,11 @@ class Connection:
         self.forwarding = policy
         return [InstallPolicy(policy, self.gateways if policy is ForwardingPolicy.ENCRYPT else None)]
 
+    def follow(self, tunnel: int, gateways: Flow) -> None:
+        """A tunnel has other outer addresses now: a NAT has moved its peer."""
+        if tunnel == self.tunnel:
+            self._gateways = gateways
+
     def ask(self) -> Action:
         """Begin a look-up of the destination's delegation."""
         self.looking_up = True

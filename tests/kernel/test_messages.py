@@ -142,7 +142,7 @@ def test_what_the_peer_sends_is_renewed_by_its_volume_a_little_later_than_the_pe
 def test_an_sa_gets_another_lifetime_in_its_place() -> None:
     sa = make_sa(EspTransform(Encryption.AES_GCM_16, 128, None))
     for inbound in False, True:
-        changed = sad.change_lifetime(sa, 0xE0000007, inbound)
+        changed = sad.change_sa(sa, 0xE0000007, inbound)
         assert changed.kind == 0x1A and changed.body == sad.add_sa(sa, 0xE0000007, inbound).body
         assert changed.tolerates == {errno.ESRCH}
 

@@ -234,9 +234,9 @@ def test_lifetimes_of_sas_that_stand_are_changed_each_in_its_direction() -> None
     plane.said()
     absent = replace(OUTBOUND, spi=0x333)
     shorter = [replace(sa, lifetime=Lifetime(900)) for sa in (INBOUND, OUTBOUND, absent)]
-    assert done(plane.change_lifetimes(FLOW, shorter)) is None
+    assert done(plane.change_sas(FLOW, shorter)) is None
     assert [entry.partition(" from ")[0] for entry in plane.said()] == [
-        "give 900 s to the inbound SA 0x00000111", "give 900 s to the outbound SA 0x00000222"]
+        "change the inbound SA 0x00000111", "change the outbound SA 0x00000222"]
 
 
 def test_an_sa_of_another_flow_is_refused() -> None:

@@ -1,20 +1,22 @@
 """Keying channels (phase 1 SAs): each one, and all of them by what tells their datagrams apart."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from oesvc.ike.crypto.groups import Group
 from oesvc.ike.crypto.keymat import Secrets
-from oesvc.ike.datagram import Endpoint
+from oesvc.ike.datagram import Endpoint, Path
 from oesvc.ike.events import ChannelId
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
-from oesvc.ike.v1.constants import MAX_EXCHANGES, NO_COOKIE, ExchangeType
+from oesvc.ike.v1.constants import MAX_EXCHANGES, NAT_TRAVERSAL_PORT, NO_COOKIE, ExchangeType
 from oesvc.ike.v1.exchange import Exchange
 from oesvc.ike.v1.fragments import Reassembly
 from oesvc.ike.v1.invitations import Invitation
 from oesvc.ike.v1.main_mode import Expectation, Ourselves
+from oesvc.ike.v1.nat import NO_NAT
 from oesvc.ike.v1.prefixes import PerPrefix
 from oesvc.ike.v1.timers import Timer
 from oesvc.ike.v1.tunnels import TunnelRecord
@@ -48,10 +50,11 @@ class Standing:
 class Channel:
     """One keying channel, from its first message to its end."""
 
-    def __init__(self, id: ChannelId, local: Endpoint, peer: Endpoint, cookie_i: bytes, cookie_r: bytes,
-                 ourselves: Ourselves, main_mode: Exchange, begun: float) -> None:
+    def __init__(self, id: ChannelId, path: Path, cookie_i: bytes, cookie_r: bytes, ourselves: Ourselves,
+                 main_mode: Exchange, begun: float) -> None:
         self.begun = begun
-        self.id, self.local, self.peer = id, local, peer
+        self.id, self.path = id, path
+        self.nat = NO_NAT
         self.cookie_i, self.cookie_r = cookie_i, cookie_r
         self.ourselves, self.main_mode = ourselves, main_mode
         self.standing: Standing | None = None
@@ -72,6 +75,8 @@ class Channel:
         self.rekey: Timer | None = None
         self.wants_keys = False
         "The DNS has been asked for the peer's keys, to replace this channel."
+        self.keepalive: Timer | None = None
+        "Where we are behind a NAT."
         self.liveness: Timer | None = None
         self.heard_at = begun
         "When an authentic message came last."
@@ -94,6 +99,24 @@ class Channel:
         self.unreachables = 0
         self.doubtful = False
         "The peer has fallen silent on it: begin nothing new here."
+
+    @property
+    def local(self) -> Endpoint:
+        return self.path.local
+
+    @property
+    def peer(self) -> Endpoint:
+        return self.path.peer
+
+    def may_come_by(self, path: Path) -> bool:
+        """Whether its messages may come by another path than its own.
+
+        From a peer behind a NAT, whose mapping changes, unless we are behind one too: then what changes may be forged
+        (RFC 3947 section 6). And once, when main mode changes to port 4500 (section 4).
+        """
+        nat, awaits_5 = self.nat, not self.standing and not self.initiator
+        return (path.local.address == self.local.address and path.local.port == NAT_TRAVERSAL_PORT
+                and ((nat.there and not nat.here) or (nat.between and awaits_5)))
 
     @property
     def expectation(self) -> Expectation | None:
@@ -154,11 +177,8 @@ class Channels:
         self._leave_half_open(channel)
         self._near.remove(channel.peer.address)
         self._by_cookies.pop((channel.cookie_i, channel.cookie_r), None)
-        with_peer = self._by_peer[channel.peer.address]
-        del with_peer[channel.id]
-        if not with_peer:
-            del self._by_peer[channel.peer.address]
-        for timer in (channel.deadline, channel.key_wait, channel.rekey, channel.liveness):
+        self._leave_peer(channel, channel.peer.address)
+        for timer in (channel.deadline, channel.key_wait, channel.rekey, channel.liveness, channel.keepalive):
             if timer:
                 timer.cancel()
         channel.main_mode.stop()
@@ -177,11 +197,25 @@ class Channels:
     def get(self, id: ChannelId) -> Channel | None:
         return self._by_id.get(id)
 
-    def find(self, header: Header, peer: Endpoint) -> Channel | None:
+    def move(self, channel: Channel, path: Path) -> None:
+        """Its messages go by another path from now on."""
+        before, after = channel.peer.address, path.peer.address
+        channel.path = path
+        if before == after:
+            return
+        self._leave_peer(channel, before)
+        self._by_peer.setdefault(after, {})[channel.id] = channel
+        self._near.remove(before)
+        self._near.add(after)
+        if channel.id in self._half_open:
+            self._half_open_near.remove(before)
+            self._half_open_near.add(after)
+
+    def find(self, header: Header, path: Path) -> Channel | None:
         """The channel of a datagram by its cookies; one that knows no responder's cookie yet takes any."""
         cookie_i, cookie_r = header.initiator_cookie, header.responder_cookie
         channel = self._by_cookies.get((cookie_i, cookie_r)) or self._by_cookies.get((cookie_i, NO_COOKIE))
-        return channel if channel and channel.peer == peer else None
+        return channel if channel and (channel.peer == path.peer or channel.may_come_by(path)) else None
 
     def with_peer(self, peer: Address) -> list[Channel]:
         """Oldest first."""
@@ -217,8 +251,13 @@ class Channels:
 
     def most_standing(self) -> int:
         """With one peer."""
-        return max((sum(channel.standing is not None for channel in with_peer.values())
-                    for with_peer in self._by_peer.values()), default=0)
+        return max((most for with_peer in self._by_peer.values() for most in Counter(
+            channel.standing.identity for channel in with_peer.values() if channel.standing).values()), default=0)
+
+    def _leave_peer(self, channel: Channel, peer: Address) -> None:
+        del self._by_peer[peer][channel.id]
+        if not self._by_peer[peer]:
+            del self._by_peer[peer]
 
     def _leave_half_open(self, channel: Channel) -> None:
         if channel.id in self._half_open:

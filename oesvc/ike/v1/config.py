@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from oesvc.ike.identity import FqdnIdentity
+from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.ike.v1.offers import MODERN, Profile
 from oesvc.ike.v1.vendor import Extension, Extensions
+from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Lifetime
 
 Entropy = Callable[[int], bytes]
@@ -26,8 +27,9 @@ class EngineConfig:
 
     private_key: RSAPrivateKey = field(repr=False)
     profile: Profile = MODERN
-    identity: FqdnIdentity | None = None
-    "Given as initiator (RFC 4322 section 5.3); without it, and as responder, we are our address (section 4.3)."
+    identity: Identity | None = None
+    """Without one we are our address (RFC 4322 section 4.3). A name is given as initiator (section 5.3) and behind a
+    NAT; an address always: it is the one that delegations name, where a NAT translates ours."""
     phase1_lifetime: Lifetime = PHASE1_LIFETIME
     phase2_lifetime: Lifetime = PHASE2_LIFETIME
     phase1_floor: Lifetime = PHASE1_FLOOR
@@ -66,3 +68,11 @@ class EngineConfig:
     "Tunnels; beyond, those that peers propose are refused."
     max_tunnels_per_peer: int = 1000
     max_tunnels_per_prefix: int = 4000
+
+    def identities(self, local: Address, initiator: bool) -> tuple[Identity, Identity]:
+        """Who we are at one of our addresses, and who if it turns out that a NAT translates it."""
+        own, given = AddressIdentity(local), self.identity
+        if isinstance(given, AddressIdentity):
+            given = given if given.address.version == local.version else own
+            return given, given
+        return (given if given and initiator else own), given or own

@@ -8,6 +8,8 @@ PORT = 500
 NAT_TRAVERSAL_PORT = 4500
 NON_ESP_MARKER = bytes(4)
 "What tells IKE from ESP on port 4500 (RFC 3948 section 2.2)."
+NAT_KEEPALIVE = b"\xff"
+"Nothing but a reason for a NAT to keep its mapping (RFC 3948 section 2.3)."
 
 VERSION = 0x10
 "Major 1, minor 0 (RFC 2408 section 3.1)."
@@ -36,6 +38,9 @@ class PayloadType(IntEnum):
     NOTIFICATION = 11
     DELETE = 12
     VENDOR_ID = 13
+    NAT_D = 20
+    "RFC 3947 section 3.2; so is the next, section 5.2."
+    NAT_OA = 21
     FRAGMENT = 132
     "Private use, of the scheme in `fragments`."
 
@@ -96,10 +101,12 @@ class LifeType(IntEnum):
 
 
 class Encapsulation(IntEnum):
-    """RFC 2407 section 4.5."""
+    """RFC 2407 section 4.5; from 3 on RFC 3947 section 5.1."""
 
     TUNNEL = 1
     TRANSPORT = 2
+    UDP_ENCAPSULATED_TUNNEL = 3
+    UDP_ENCAPSULATED_TRANSPORT = 4
 
 
 class AuthenticationMethod(IntEnum):
@@ -191,6 +198,8 @@ SEQUENCE_OCTETS = 4
 DPD_TRIES = 5
 DPD_SPACING = 3.0
 "Seconds between questions whether a peer is there."
+KEEPALIVE_SPACING = 20.0
+"Seconds; the default of RFC 3948 section 4."
 REKEY_SPACING = 60.0
 "Seconds between tries to replace a keying channel that nears its end."
 MAX_EXCHANGES = 4096

@@ -6,12 +6,19 @@ from itertools import count
 from typing import Any
 
 from oesvc.ike.crypto.groups import PublicValueError
-from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import IkeEvent, MessageSeen, Way, Work, WorkId
 from oesvc.ike.v1.budgets import Budgets
 from oesvc.ike.v1.channels import Channel, Channels
 from oesvc.ike.v1.config import EngineConfig, Entropy
-from oesvc.ike.v1.constants import COOKIE_LENGTH, NAT_TRAVERSAL_PORT, NO_COOKIE, NON_ESP_MARKER, RESERVED_SPIS
+from oesvc.ike.v1.constants import (
+    COOKIE_LENGTH,
+    NAT_KEEPALIVE,
+    NAT_TRAVERSAL_PORT,
+    NO_COOKIE,
+    NON_ESP_MARKER,
+    RESERVED_SPIS,
+)
 from oesvc.ike.v1.counters import Counters
 from oesvc.ike.v1.exchange import Calculation
 from oesvc.ike.v1.fragments import LARGEST, split
@@ -53,18 +60,21 @@ class Core:
     def work_under_way(self) -> int:
         return len(self._work)
 
-    def send(self, data: bytes, local: Endpoint, peer: Endpoint) -> None:
-        marker = NON_ESP_MARKER if NAT_TRAVERSAL_PORT in (local.port, peer.port) else b""
-        self._datagrams.append(Datagram(marker + data, local, peer))
+    def send(self, data: bytes, path: Path) -> None:
+        marker = NON_ESP_MARKER if path.local.port == NAT_TRAVERSAL_PORT else b""
+        self._datagrams.append(Datagram(marker + data, path.local, path.peer))
+
+    def send_keepalive(self, path: Path) -> None:
+        self._datagrams.append(Datagram(NAT_KEEPALIVE, path.local, path.peer))
 
     def send_on(self, channel: Channel, data: bytes) -> None:
         """Send a message to a channel's peer; in pieces, if it has to be and the peer understands them."""
         if not channel.takes_fragments or len(data) <= LARGEST:
-            self.send(data, channel.local, channel.peer)
+            self.send(data, channel.path)
             return
         self._fragmented = self._fragmented % 0xFFFF + 1
         for piece in split(data, self._fragmented):
-            self.send(piece, channel.local, channel.peer)
+            self.send(piece, channel.path)
 
     def tell(self, event: IkeEvent) -> None:
         self._events.append(event)

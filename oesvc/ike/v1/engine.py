@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from oesvc.ike.datagram import Datagram
+from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way, WorkId
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
+from oesvc.ike.v1 import mapping
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import (
+    NAT_KEEPALIVE,
     NAT_TRAVERSAL_PORT,
     NO_COOKIE,
     NON_ESP_MARKER,
@@ -141,12 +143,14 @@ class IkeEngine:
 
     def _receive(self, datagram: Datagram, now: float) -> None:
         data = datagram.data
-        if NAT_TRAVERSAL_PORT in (datagram.local.port, datagram.peer.port):
+        if datagram.local.port == NAT_TRAVERSAL_PORT:
+            if data == NAT_KEEPALIVE:
+                return
             if not data.startswith(NON_ESP_MARKER):
                 raise MalformedError("a datagram on port 4500 without the marker that tells IKE from ESP")
             data = data[len(NON_ESP_MARKER):]
         header = Header.parse(data)
-        channel = self._core.channels.find(header, datagram.peer)
+        channel = self._core.channels.find(header, datagram.path)
         if channel is None:
             self._from_stranger(header, data, datagram, now)
         else:
@@ -156,7 +160,7 @@ class IkeEngine:
                 if whole is None:
                     return
                 header, data = _of_same_exchange(header, whole), whole
-            self._from_peer(channel, header, data, now)
+            self._from_peer(channel, header, data, datagram.path, now)
 
     def _from_stranger(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         if self._closed:
@@ -172,15 +176,15 @@ class IkeEngine:
         raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} from a stranger; only main mode "
                                 "may begin a keying channel (RFC 4322 section 4.6.1)")
 
-    def _from_peer(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+    def _from_peer(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
         if header.exchange == ExchangeType.INFORMATIONAL:
-            self._informed(channel, header, data, now)
+            self._informed(channel, header, data, path, now)
         elif self._closed:
             raise UnexpectedError("this gateway is shutting down (RFC 4322 section 9.3)")
         elif header.exchange == ExchangeType.MAIN_MODE:
-            self._phase1.message(channel, header, data, now)
+            self._phase1.message(channel, header, data, path, now)
         elif header.exchange == ExchangeType.QUICK_MODE:
-            self._phase2.message(channel, header, data, now)
+            self._phase2.message(channel, header, data, path, now)
         else:
             raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} under a keying channel; only "
                                     "quick mode and informational are used")
@@ -189,6 +193,7 @@ class IkeEngine:
         """Phase 1 has just ended, maybe with the word that the peer begins anew."""
         if channel.standing and channel.standing.initial_contact:
             self._teardown.initial_contact(channel, now)
+        mapping.stands(self._core, channel, now)
         self._liveness.watch(channel, now)
         self._renewal.watch(channel)
 
@@ -203,11 +208,11 @@ class IkeEngine:
                 self._phase1.shorten(channel, notification)
                 self._phase2.shorten(channel, notification, now)
 
-    def _informed(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+    def _informed(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
         """What comes in clear, or before the peer has proved itself, is no more than a hint."""
         if channel.standing and not header.encrypted:
             raise UnexpectedError("an informational message in clear under a standing keying channel")
-        message = (self._informational.open(channel, header, data, now) if header.encrypted
+        message = (self._informational.open(channel, header, data, path, now) if header.encrypted
                    else open_clear(header, data))
         for name in names(message):
             self._core.saw(Way.RECEIVED, name, channel, None, header.encrypted)
@@ -215,7 +220,7 @@ class IkeEngine:
             if not channel.standing:
                 self._phase1.notified(channel, notification)
             elif notification.type in LIVENESS:
-                self._liveness.received(channel, notification, header.message_id, now)
+                self._liveness.received(channel, notification, header.message_id, path, now)
             else:
                 self._noticed(channel, [notification], now)
                 self._phase2.refused_by_peer(channel, notification)

@@ -4,13 +4,14 @@ from hmac import compare_digest
 
 from oesvc.ike.crypto.cipher import CbcState
 from oesvc.ike.crypto.keymat import Secrets
-from oesvc.ike.datagram import Datagram
+from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import Way
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import ExchangeType, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import HashError, UnexpectedError
 from oesvc.ike.v1.main_mode import Claimed, IdentitySent, ValueAnswered
+from oesvc.ike.v1.mapping import heard
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import Message, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
@@ -43,9 +44,9 @@ class Informational:
         notification = Notification(Protocol.ISAKMP, type, b"".join(cookies))
         reply = Header(*cookies, 0, ExchangeType.INFORMATIONAL, 0, int.from_bytes(self._core.entropy(4), "big"))
         data = seal_clear(reply, [Payload(PayloadType.NOTIFICATION, notification.pack())])
-        self._core.send(data, datagram.local, datagram.peer)
+        self._core.send(data, datagram.path)
 
-    def open(self, channel: Channel, header: Header, data: bytes, now: float) -> Message:
+    def open(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> Message:
         """Read a message under a channel's keys. Raises PeerError unless it is authentic and new.
 
         Whether those of RFC 3706 are new is for their sequence numbers to tell.
@@ -63,7 +64,7 @@ class Informational:
             return message
         if not connects and not channel.use_id(header.message_id):
             raise UnexpectedError("too many exchanges under one keying channel")
-        channel.heard_at = now
+        heard(self._core, channel, path, now)
         return message
 
     def _send(self, channel: Channel, payload: Payload, name: str, flow: Flow | None) -> None:

@@ -8,11 +8,13 @@ import struct
 from collections.abc import Callable
 from hashlib import blake2b
 
+from oesvc.ike.datagram import Path
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import DPD_SPACING, DPD_TRIES, SEQUENCE_OCTETS, NotifyType, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import UnexpectedError
 from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.mapping import heard
 from oesvc.ike.v1.tunnels import TunnelState
 from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.payloads import Notification
@@ -33,7 +35,7 @@ class Liveness:
         if idle and standing and Extension.DEAD_PEER_DETECTION in standing.extensions:
             channel.liveness = self._core.timers.at(now + idle, lambda now: self._look(channel, now))
 
-    def received(self, channel: Channel, notification: Notification, message_id: int, now: float) -> None:
+    def received(self, channel: Channel, notification: Notification, message_id: int, path: Path, now: float) -> None:
         """An authentic R-U-THERE or R-U-THERE-ACK. Raises UnexpectedError for repeated and reflected ones."""
         sequence = int.from_bytes(notification.data, "big")
         if len(notification.data) != SEQUENCE_OCTETS:
@@ -43,13 +45,18 @@ class Liveness:
         if notification.type == NotifyType.R_U_THERE:
             if sequence < channel.dpd_seen:
                 raise UnexpectedError(f"R-U-THERE number {sequence} after {channel.dpd_seen}")
-            self._send(channel, NotifyType.R_U_THERE_ACK, sequence)
             if sequence == channel.dpd_seen:
-                return  # our answer may have been lost; but it may be somebody else who repeats it, too
+                # Our answer may have been lost; but it may be somebody else who repeats it, too.
+                self._send(channel, NotifyType.R_U_THERE_ACK, sequence)
+                return
             channel.dpd_seen = sequence
+            heard(self._core, channel, path, now)
+            self._send(channel, NotifyType.R_U_THERE_ACK, sequence)
         elif not 0 <= channel.dpd_asked - sequence < channel.dpd_tries:
             raise UnexpectedError(f"R-U-THERE-ACK number {sequence} is no answer")
-        channel.heard_at, channel.dpd_tries = now, 0
+        else:
+            heard(self._core, channel, path, now)
+        channel.dpd_tries = 0
 
     def _look(self, channel: Channel, now: float) -> None:
         """Ask once more, or wait until there is something to ask for."""

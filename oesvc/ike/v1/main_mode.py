@@ -4,10 +4,13 @@
        -----------                        -----------
     1   HDR, SA                     -->
                                     <--    HDR, SA                 2
-    3   HDR, KE, Ni                 -->
-                                    <--    HDR, KE, Nr             4
+    3   HDR, KE, Ni, NAT-D, NAT-D   -->
+                                    <--    HDR, KE, Nr,
+                                              NAT-D, NAT-D         4
     5   HDR*, IDii, SIG_I           -->
                                     <--    HDR*, IDir, SIG_R       6
+
+NAT-D is there if both have announced RFC 3947.
 
 A step is named after the messages that it takes in and gives out. The responder keeps nothing of message 1 and begins
 at 3 (`invitations`). It stops between 5 and 6, until the DNS has given the initiator's keys (RFC 4322 section 3.3.1).
@@ -22,15 +25,17 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from oesvc.ike.crypto.groups import KeyPair, generate, respond
 from oesvc.ike.crypto.keymat import Cookies, Secrets, derive_secrets
 from oesvc.ike.crypto.signatures import key_that_verifies, sign
-from oesvc.ike.identity import Identity
+from oesvc.ike.datagram import Path
+from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.ike.v1 import phase1_offer
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import NONCE_LENGTH, NotifyType, PayloadType
-from oesvc.ike.v1.errors import IdentityError, SignatureError
+from oesvc.ike.v1.errors import IdentityError, NatError, SignatureError
 from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_identity, parse_identity
+from oesvc.ike.v1.nat import NO_NAT, Nat, discovery, explain, find_nat, is_private
 from oesvc.ike.v1.offers import Phase1Suite, Profile
-from oesvc.ike.v1.vendor import Extensions, announce, announced
+from oesvc.ike.v1.vendor import Extension, Extensions, announce, announced
 from oesvc.ike.v1.wire.message import Message
 from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.rsa_key import RsaPublicKey
@@ -53,11 +58,19 @@ class Ourselves:
 
     profile: Profile
     lifetime: Lifetime
+    extensions: Extensions
+    path: Path
+    "On which messages 1 to 4 go."
     identity: Identity
+    identity_behind_nat: Identity
     private_key: RSAPrivateKey = field(repr=False)
     entropy: Entropy = field(repr=False)
     expectation: Expectation | None
     "None as responder."
+
+    def id_body(self, nat: Nat) -> bytes:
+        """Our ID payload."""
+        return pack_identity(self.identity_behind_nat if nat.here else self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ class Agreement:
     public_r: bytes
     extensions: Extensions
     "Announced by the peer."
+    nat: Nat
 
     def hash_i(self, id_body: bytes) -> bytes:
         """HASH_I of section 5."""
@@ -168,27 +182,34 @@ def out_1(payloads: tuple[Payload, ...]) -> Outcome:
 def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Climb:
     suite, lifetime = phase1_offer.accept_choice(message.one(P.SA), we.profile, we.lifetime)
     pair = yield partial(generate, suite.group)
-    nonce = we.entropy(NONCE_LENGTH)
-    return Outcome(ValueSent(stage.offer, suite, lifetime, announced(message), pair, nonce),
-                   (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce)), encrypted=False)
+    nonce, extensions = we.entropy(NONCE_LENGTH), announced(message)
+    return Outcome(ValueSent(stage.offer, suite, lifetime, extensions, pair, nonce),
+                   (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce),
+                    *_nat_discovery(we, extensions, suite, message)), encrypted=False)
 
 
 def in_3_out_4(we: Ourselves, stage: ChoiceSent, message: Message) -> Climb:
     nonce_i, public_i = message.nonce(), message.one(P.KEY_EXCHANGE)
     public, shared = yield partial(respond, stage.suite.group, public_i)
     nonce = we.entropy(NONCE_LENGTH)
-    agreement = _agree(stage, message, nonce_i + nonce, shared, public_i, public)
+    nat = _found_nat(we, stage, message)
+    agreement = _agree(stage, message, nat, nonce_i + nonce, shared, public_i, public)
     return Outcome(ValueAnswered(agreement),
-                   (Payload(P.KEY_EXCHANGE, public), Payload(P.NONCE, nonce)), encrypted=False,
+                   (Payload(P.KEY_EXCHANGE, public), Payload(P.NONCE, nonce),
+                    *_nat_discovery(we, stage.extensions, stage.suite, message)), encrypted=False,
                    state=agreement.secrets.first_state(public_i, public))
 
 
 def in_4_out_5(we: Ourselves, stage: ValueSent, message: Message) -> Climb:
     nonce_r, public_r = message.nonce(), message.one(P.KEY_EXCHANGE)
-    pair, id_body = stage.key_pair, pack_identity(we.identity)
+    pair, nat = stage.key_pair, _found_nat(we, stage, message)
+    if nat.here:
+        _check_name(we)
+    id_body = we.id_body(nat)
 
     def agree_and_sign() -> tuple[Agreement, bytes]:
-        agreement = _agree(stage, message, stage.nonce + nonce_r, pair.shared_secret(public_r), pair.public, public_r)
+        shared = pair.shared_secret(public_r)
+        agreement = _agree(stage, message, nat, stage.nonce + nonce_r, shared, pair.public, public_r)
         return agreement, sign(we.private_key, agreement.hash_i(id_body))
 
     agreement, signature = yield agree_and_sign
@@ -206,7 +227,7 @@ def in_5(_: Ourselves, stage: ValueAnswered, message: Message) -> Outcome:
 
 def with_keys_out_6(we: Ourselves, stage: Claimed, keys: Sequence[RsaPublicKey]) -> Climb:
     """Raises SignatureError."""
-    agreement, id_body = stage.agreement, pack_identity(we.identity)
+    agreement, id_body = stage.agreement, we.id_body(stage.agreement.nat)
 
     def verify_and_sign() -> tuple[RsaPublicKey | None, bytes]:
         key = key_that_verifies(keys, agreement.hash_i(stage.id_body), stage.signature)
@@ -247,13 +268,39 @@ NAME_SENT: dict[type, str] = {
 "The message that led to a stage, where it led there by being sent."
 
 
-def _agree(stage: ChoiceSent | ValueSent, message: Message, nonces: bytes, shared: bytes,
+def _agree(stage: ChoiceSent | ValueSent, message: Message, nat: Nat, nonces: bytes, shared: bytes,
            public_i: bytes, public_r: bytes) -> Agreement:
-    suite, header = stage.suite, message.header
-    cookies = Cookies(header.initiator_cookie, header.responder_cookie)
+    suite, cookies = stage.suite, _cookies(message)
     secrets = derive_secrets(suite.hash, suite.cipher.algorithm, suite.cipher.key_bits // 8, nonces, shared, cookies)
     return Agreement(suite, stage.lifetime, secrets, cookies, isinstance(stage, ChoiceSent) and stage.shortened,
-                     stage.offer, public_i, public_r, stage.extensions)
+                     stage.offer, public_i, public_r, stage.extensions, nat)
+
+
+def _nat_discovery(we: Ourselves, theirs: Extensions, suite: Phase1Suite, message: Message) -> tuple[Payload, ...]:
+    """What goes with message 3 or 4; `message` is the one before."""
+    return discovery(suite.hash, _cookies(message), we.path) if _traverses_nats(we, theirs) else ()
+
+
+def _found_nat(we: Ourselves, stage: ChoiceSent | ValueSent, message: Message) -> Nat:
+    """By message 3 or 4."""
+    if not _traverses_nats(we, stage.extensions):
+        return NO_NAT
+    return find_nat(message.all(P.NAT_D), stage.suite.hash, _cookies(message), we.path)
+
+
+def _check_name(we: Ourselves) -> None:
+    """Raises NatError where the peer could not find out who we are."""
+    identity = we.identity_behind_nat
+    if isinstance(identity, AddressIdentity) and is_private(identity.address):
+        raise NatError(explain("our own address", identity.address, we.path.peer.address))
+
+
+def _traverses_nats(we: Ourselves, theirs: Extensions) -> bool:
+    return Extension.NAT_TRAVERSAL in we.extensions & theirs
+
+
+def _cookies(message: Message) -> Cookies:
+    return Cookies(message.header.initiator_cookie, message.header.responder_cookie)
 
 
 def _verified(key: RsaPublicKey | None, identity: Identity, keys: Sequence[RsaPublicKey]) -> RsaPublicKey:

@@ -3,24 +3,32 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from oesvc.ike.datagram import Datagram, Endpoint
+from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
 from oesvc.ike.failures import KeyingFailure
-from oesvc.ike.identity import AddressIdentity
+from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import (
     LAST_ERROR_NOTIFY,
     LINGER,
     MAX_IDENTITIES,
+    NAT_TRAVERSAL_PORT,
     NO_COOKIE,
-    PORT,
     UNREACHABLE_IS_CONSISTENT,
     ExchangeType,
     NotifyType,
     Protocol,
 )
 from oesvc.ike.v1.core import Core
-from oesvc.ike.v1.errors import BusyError, MalformedError, NatError, NoProposalChosenError, PeerError, SignatureError
+from oesvc.ike.v1.errors import (
+    BusyError,
+    MalformedError,
+    NatError,
+    NoProposalChosenError,
+    PeerError,
+    SignatureError,
+    UnexpectedError,
+)
 from oesvc.ike.v1.exchange import Exchange, Outcome
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.main_mode import (
@@ -31,11 +39,14 @@ from oesvc.ike.v1.main_mode import (
     ChoiceSent,
     Claimed,
     Expectation,
+    IdentitySent,
     Ourselves,
+    ValueAnswered,
     ValueSent,
     out_1,
     with_keys_out_6,
 )
+from oesvc.ike.v1.mapping import change_port, path_to
 from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.negotiation import responder_lifetime
 from oesvc.ike.v1.phase1_offer import say
@@ -74,7 +85,8 @@ class Phase1:
         if pending:
             pending.waiting.append(tunnel)
         else:
-            self.begin(tunnel.local, tunnel.peer, expectation, tunnel.gives_up, now, [tunnel])
+            path = path_to(self._core, tunnel.local, tunnel.peer, tunnel.identity)
+            self.begin(path, expectation, tunnel.gives_up, now, [tunnel])
 
     def first_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         """A stranger's invitation to a keying channel: answered and forgotten. Raises PeerError."""
@@ -84,7 +96,7 @@ class Phase1:
             self._informational.send_clear_notify(error.notify, header, datagram)
             raise
         self._core.counters.first_messages += 1
-        self._core.send(answer, datagram.local, datagram.peer)
+        self._core.send(answer, datagram.path)
 
     def third_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         """Of a stranger who has got our message 2: this begins a channel. Raises PeerError."""
@@ -93,21 +105,20 @@ class Phase1:
         stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.shortened,
                            invitation.extensions)
         exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, self._core.calculate)
-        ourselves = self._ourselves(datagram.local.address, None)
-        channel = Channel(self._core.channels.next_id(), datagram.local, datagram.peer, header.initiator_cookie,
-                          header.responder_cookie, ourselves, exchange, now)
+        channel = Channel(self._core.channels.next_id(), datagram.path, header.initiator_cookie,
+                          header.responder_cookie, self._ourselves(datagram.path, None), exchange, now)
         channel.invitation = invitation
         channel.takes_fragments = Extension.FRAGMENTATION in invitation.extensions
         self._add(channel, now + self._core.config.keying_time)
         for way, name in (Way.RECEIVED, "main mode 1"), (Way.SENT, "main mode 2"):
             self._core.saw(way, name, channel, None, encrypted=False)
         try:
-            self.message(channel, header, data, now)
+            self.message(channel, header, data, datagram.path, now)
         except PeerError:
             self._core.channels.remove(channel)
             raise
 
-    def message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+    def message(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
         """Take a message of main mode. Raises PeerError."""
         exchange = channel.main_mode
         if exchange.repeats(data):
@@ -116,18 +127,27 @@ class Phase1:
         if header.responder_cookie == NO_COOKIE or header.message_id:
             raise MalformedError("a message of main mode with a message ID, or without the responder's cookie")
         try:
+            if channel.nat.between and path.local.port != NAT_TRAVERSAL_PORT:
+                raise UnexpectedError("a NAT lies between, but the message did not come to port 4500")
             exchange.take(channel.ourselves, header, data, now,
-                          lambda name, outcome, now: self._climbed(channel, name, outcome, header, now),
+                          lambda name, outcome, now: self._climbed(channel, name, outcome, header, path, now),
                           lambda error: self._not_taken(channel, error))
         except PeerError as error:
             self._suspect(channel, error)
             raise
 
-    def _climbed(self, channel: Channel, name: str, outcome: Outcome, header: Header, now: float) -> None:
+    def _climbed(self, channel: Channel, name: str, outcome: Outcome, header: Header, path: Path, now: float) -> None:
+        self._saw(Way.RECEIVED, name, channel, header.encrypted)
         if isinstance(outcome.stage, ValueSent):
             self._core.channels.answered(channel, header.responder_cookie)
             channel.takes_fragments = Extension.FRAGMENTATION in outcome.stage.extensions
-        self._saw(Way.RECEIVED, name, channel, header.encrypted)
+        elif isinstance(outcome.stage, ValueAnswered):
+            channel.nat = outcome.stage.agreement.nat
+        elif isinstance(outcome.stage, IdentitySent):
+            channel.nat = outcome.stage.agreement.nat
+            change_port(self._core, channel)
+        elif isinstance(outcome.stage, Claimed):
+            self._core.channels.move(channel, path)
         if outcome.reply:
             self._send(channel, outcome, now)
         elif isinstance(outcome.stage, Claimed):
@@ -181,13 +201,13 @@ class Phase1:
         self._renew(self._phase2.unanswered(channel), now)
         self.end(channel, KeyingFailure.PHASE2_REFUSED, detail)
 
-    def begin(self, local: Address, peer: Address, expectation: Expectation, deadline: float, now: float,
+    def begin(self, path: Path, expectation: Expectation, deadline: float, now: float,
               waiting: Sequence[TunnelRecord] = ()) -> None:
         """Invite a peer to a keying channel, for the tunnels that wait for it."""
         outcome = out_1(self._core.message_1)
         exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate)
-        channel = Channel(self._core.channels.next_id(), Endpoint(local, PORT), Endpoint(peer, PORT),
-                          self._core.new_cookie(), NO_COOKIE, self._ourselves(local, expectation), exchange, now)
+        channel = Channel(self._core.channels.next_id(), path, self._core.new_cookie(), NO_COOKIE,
+                          self._ourselves(path, expectation), exchange, now)
         channel.waiting.extend(waiting)
         self._add(channel, deadline)
         self._send(channel, outcome, now)
@@ -197,11 +217,11 @@ class Phase1:
         if channel.standing:
             self._core.tell(KeysWanted(channel.id, channel.peer.address, channel.standing.identity))
 
-    def _ourselves(self, local: Address, expectation: Expectation | None) -> Ourselves:
+    def _ourselves(self, path: Path, expectation: Expectation | None) -> Ourselves:
         config = self._core.config
-        identity = (expectation and config.identity) or AddressIdentity(local)
-        return Ourselves(config.profile, config.phase1_lifetime, identity, config.private_key, self._core.entropy,
-                         expectation)
+        identity, behind_nat = config.identities(path.local.address, initiator=expectation is not None)
+        return Ourselves(config.profile, config.phase1_lifetime, config.extensions, path, identity, behind_nat,
+                         config.private_key, self._core.entropy, expectation)
 
     def _add(self, channel: Channel, deadline: float) -> None:
         peer = channel.peer.address
@@ -243,7 +263,8 @@ class Phase1:
         """Verify message 5 by what the DNS has said before on this channel, or ask it."""
         if claim.identity in channel.known_keys:
             self._verify(channel, claim, now)
-        elif isinstance(claim.identity, AddressIdentity) and hides(channel.peer.address, claim.identity.address):
+        elif (isinstance(claim.identity, AddressIdentity)
+              and hides(channel.peer.address, claim.identity.address, channel.nat)):
             self._reject(channel, NatError(explain("the peer", claim.identity.address, channel.peer.address)))
         elif len(channel.known_keys) == MAX_IDENTITIES:
             self._reject(channel, SignatureError(f"{claim.identity} is one identity too many"))
@@ -309,7 +330,7 @@ class Phase1:
         self._core.timers.at(now + LINGER, lambda now: exchange.finish())
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         self._stands(channel, now)
-        self._bound_peer(channel.peer.address)
+        self._bound_peer(channel.peer.address, standing.identity)
         waiting, channel.waiting = channel.waiting, []
         for tunnel in waiting:
             if self._core.tunnels.get(tunnel.id):
@@ -329,9 +350,10 @@ class Phase1:
         channel.deadline = self._core.timers.at(
             when, lambda now: self._close(channel, "the keying channel has expired"))
 
-    def _bound_peer(self, peer: Address) -> None:
-        """No peer has more channels than it needs."""
-        standing = [channel for channel in self._core.channels.with_peer(peer) if channel.standing]
+    def _bound_peer(self, peer: Address, identity: Identity) -> None:
+        """No peer has more channels than it needs; behind one NAT there may be several peers."""
+        standing = [channel for channel in self._core.channels.with_peer(peer)
+                    if channel.standing and channel.standing.identity == identity]
         too_many = standing[:-self._core.config.max_channels_per_peer]
         self._core.budgets.overrun("max_channels_per_peer", len(too_many))
         for channel in too_many:

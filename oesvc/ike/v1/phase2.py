@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from oesvc.ike.datagram import Path
 from oesvc.ike.events import DatagramRefused, LifetimeShortened, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel, Standing
@@ -20,6 +21,8 @@ from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
+from oesvc.ike.v1.mapping import heard
+from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.negotiation import lifetime_notice, read_lifetime
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
 from oesvc.ike.v1.quick_mode import (
@@ -45,6 +48,7 @@ from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
+from oesvc.ipsec.sa import IpsecSa
 
 
 class Phase2:
@@ -57,6 +61,10 @@ class Phase2:
 
     def begin(self, tunnel: TunnelRecord, channel: Channel, standing: Standing, now: float) -> None:
         """Propose a tunnel under a standing channel."""
+        for whose, host in ("our", tunnel.flow.source), ("the peer's", tunnel.flow.destination):
+            if hides(channel.peer.address, host, channel.nat):
+                self.fail(tunnel, KeyingFailure.NO_IDENTITY, explain(f"{whose} host", host, channel.peer.address))
+                return
         message_id = self._core.new_message_id(channel)
         terms, spi = self._terms(channel, standing, message_id), self._core.new_spi()
         exchange = self._exchange(standing, message_id, INITIATOR)
@@ -82,11 +90,11 @@ class Phase2:
             tunnel.deadline.cancel()
         tunnel.quick_mode = tunnel.terms = None
 
-    def message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+    def message(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
         """Take a message of quick mode. Raises PeerError."""
         tunnel = channel.quick_modes.get(header.message_id)
         if tunnel is None or tunnel.quick_mode is None or tunnel.terms is None:
-            self._first_message(channel, header, data, now)
+            self._first_message(channel, header, data, path, now)
             return
         exchange = tunnel.quick_mode
         if exchange.repeats(data):
@@ -95,20 +103,24 @@ class Phase2:
                 self._core.send_on(channel, again)
             return
         exchange.take(tunnel.terms, header, data, now,
-                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, header, now),
+                      lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, header, path, now),
                       lambda error: self._not_taken(channel, error))
 
     def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, header: Header,
-                 now: float) -> None:
+                 path: Path, now: float) -> None:
         tunnel.awaits_connected |= bool(header.flags & Flag.COMMIT)
-        channel.heard_at = channel.used_at = now
+        channel.used_at = now
+        heard(self._core, channel, path, now)
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
             self._noticed(channel, outcome.stage.notices, now)
             self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
-            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound, outcome.stage.outbound)))
+            self._tell_sas(tunnel, outcome.stage.inbound, outcome.stage.outbound)
         elif isinstance(outcome.stage, ConfirmedByPeer):
-            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.outbound,)))
+            self._tell_sas(tunnel, outcome.stage.outbound)
+
+    def _tell_sas(self, tunnel: TunnelRecord, *sas: IpsecSa) -> None:
+        self._core.tell(SasReady(tunnel.id, tunnel.flow, tuple(map(tunnel.place, sas))))
 
     def _not_taken(self, channel: Channel, error: PeerError) -> None:
         """Arithmetic has shown that a message is not what it should be."""
@@ -124,7 +136,7 @@ class Phase2:
 
         def keyed(outcome: Outcome, now: float) -> None:
             self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
-            self._core.tell(SasReady(tunnel.id, tunnel.flow, (outcome.stage.inbound,)))
+            self._tell_sas(tunnel, outcome.stage.inbound)
 
         def unusable(error: PeerError) -> None:
             self._refuse(channel, tunnel, proposal, error.notify)
@@ -189,7 +201,7 @@ class Phase2:
         self.withdraw(tunnel)
         self._core.tunnels.remove(tunnel)
 
-    def _first_message(self, channel: Channel, header: Header, data: bytes, now: float) -> None:
+    def _first_message(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
         standing = channel.standing
         if standing is None:
             raise UnexpectedError("quick mode before phase 1 is over")
@@ -199,7 +211,8 @@ class Phase2:
         exchange = self._exchange(standing, header.message_id, RESPONDER)
         try:
             exchange.take(terms, header, data, now,
-                          lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, header, now),
+                          lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, header,
+                                                                    path, now),
                           lambda error: self._not_taken(channel, error))
         except RefusedError as error:
             channel.use_id(header.message_id)
@@ -209,12 +222,13 @@ class Phase2:
             raise
 
     def _proposed(self, channel: Channel, standing: Standing, terms: Terms, exchange: Exchange, header: Header,
-                  now: float) -> None:
+                  path: Path, now: float) -> None:
         """A good quick mode 1: the owner is asked. Raises PeerError."""
         self._check_budgets(exchange.stage, channel.peer.address)
         if not channel.use_id(exchange.message_id):
             raise BusyError("too many exchanges under one keying channel")
-        channel.heard_at = channel.used_at = now
+        channel.used_at = now
+        heard(self._core, channel, path, now)
         self._noticed(channel, exchange.stage.notices, now)
         flow = exchange.stage.flow
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
@@ -238,6 +252,7 @@ class Phase2:
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id
         tunnel.terms, tunnel.quick_mode = terms, exchange
+        tunnel.path = channel.path if channel.nat.between else None
         channel.quick_modes[exchange.message_id] = tunnel
         tunnel.deadline = self._core.timers.at(tunnel.gives_up, lambda now: self._out_of_time(tunnel, channel))
 
@@ -314,7 +329,8 @@ class Phase2:
     def _terms(self, channel: Channel, standing: Standing, message_id: int) -> Terms:
         config = self._core.config
         return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, config.phase2_floor,
-                     self._core.entropy, channel.local.address, channel.peer.address, _greeting(channel, standing))
+                     self._core.entropy, channel.local.address, channel.peer.address, channel.nat,
+                     _greeting(channel, standing))
 
     def _exchange(self, standing: Standing, message_id: int, ladder: Ladder) -> Exchange:
         state = standing.secrets.phase2_state(standing.last_block, message_id)

@@ -48,14 +48,16 @@ def key_octets(transform: EspTransform) -> tuple[int, int]:
     return transform.key_bits // 8 + salt, integrity
 
 
-def offer(profile: Profile, group: Group, lifetime: Lifetime, spi: int) -> bytes:
+def offer(profile: Profile, group: Group, lifetime: Lifetime, spi: int,
+          encapsulation: Encapsulation = Encapsulation.TUNNEL) -> bytes:
     """The SA payload's body of quick mode 1: one proposal, its transforms in order of preference."""
-    transforms = tuple(_transform(number, esp, group, lifetime) for number, esp in enumerate(profile.esp, 1))
+    transforms = tuple(_transform(number, esp, group, lifetime, encapsulation)
+                       for number, esp in enumerate(profile.esp, 1))
     return pack_sa((Proposal(1, Protocol.ESP, spi.to_bytes(SPI_OCTETS, "big"), transforms),))
 
 
-def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None, floor: Lifetime = NO_FLOOR) \
-        -> tuple[Phase2Suite, int, Proposal]:
+def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None, floor: Lifetime = NO_FLOOR,
+           encapsulation: Encapsulation = Encapsulation.TUNNEL) -> tuple[Phase2Suite, int, Proposal]:
     """The first acceptable transform in the initiator's order, the initiator's SPI, and the proposal to return.
 
     `ke_octets` is the length of the KE payload that came with it. Raises NoProposalChosenError, SpiError.
@@ -67,14 +69,15 @@ def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None,
             try:
                 if [other.number for other in proposals].count(proposal.number) > 1:
                     raise MismatchError("it is to be combined with another protocol")
-                suite = _read(proposal, transform, ours, floor)
+                suite = _read(proposal, transform, ours, floor, encapsulation)
                 _accept(suite, profile, ke_octets)
             except MismatchError as mismatch:
                 mismatches.append(f"proposal {proposal.number} transform {transform.number}: {mismatch}")
             else:
                 chosen = Proposal(proposal.number, proposal.protocol, proposal.spi, (transform,))
                 return suite, read_spi(proposal), chosen
-    raise refusal(mismatches, "ESP in tunnel mode with perfect forward secrecy and any combination of the parts of "
+    mode = name_of(Encapsulation, encapsulation)
+    raise refusal(mismatches, f"ESP in mode {mode} with perfect forward secrecy and any combination of the parts of "
                   + say(profile.esp))
 
 
@@ -84,13 +87,14 @@ def answer(chosen: Proposal, spi: int) -> bytes:
     return pack_sa((mine,))
 
 
-def accept_choice(body: bytes, profile: Profile, group: Group, ours: Lifetime) -> tuple[Phase2Suite, int]:
+def accept_choice(body: bytes, profile: Profile, group: Group, ours: Lifetime,
+                  encapsulation: Encapsulation = Encapsulation.TUNNEL) -> tuple[Phase2Suite, int]:
     """What the responder chose of our offer, and its SPI. Raises NoProposalChosenError, SpiError."""
     proposals = parse_sa(body)
     if len(proposals) != 1 or len(proposals[0].transforms) != 1:
         raise NoProposalChosenError("the responder returned more than one proposal or transform")
     try:
-        suite = _read(proposals[0], proposals[0].transforms[0], ours, NO_FLOOR)
+        suite = _read(proposals[0], proposals[0].transforms[0], ours, NO_FLOOR, encapsulation)
     except MismatchError as mismatch:
         raise NoProposalChosenError(f"the responder chose what was not offered: {mismatch}") from None
     if suite.esp not in profile.esp or suite.group is not group:
@@ -111,11 +115,12 @@ def say(transforms: Sequence[EspTransform]) -> str:
 
 
 @cache
-def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime) -> Transform:
+def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime,
+               encapsulation: Encapsulation) -> Transform:
     key_length = (Attribute.of(A.KEY_LENGTH, esp.key_bits),) if esp.encryption is not Encryption.DES3_CBC else ()
     integrity = (Attribute.of(A.INTEGRITY, INTEGRITY_NUMBERS[esp.integrity]),) if esp.integrity else ()
     return Transform(number, ESP_NUMBERS[esp.encryption], (
-        Attribute.of(A.ENCAPSULATION, Encapsulation.TUNNEL),
+        Attribute.of(A.ENCAPSULATION, encapsulation),
         Attribute.of(A.GROUP, group),
         *integrity,
         *key_length,
@@ -123,7 +128,8 @@ def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime)
     ))
 
 
-def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifetime) -> Phase2Suite:
+def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifetime,
+          encapsulation: Encapsulation) -> Phase2Suite:
     """A transform as a suite of ours. Raises MismatchError with all that is wrong with it."""
     if proposal.protocol != Protocol.ESP:
         raise MismatchError(f"protocol {name_of(Protocol, proposal.protocol)} instead of ESP")
@@ -131,8 +137,9 @@ def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifet
     get = attributes.numbers.get
     encryption, integrity, group = ENCRYPTIONS.get(transform.id), get(A.INTEGRITY), GROUPS.get(get(A.GROUP, 0))
     wrong = []
-    if get(A.ENCAPSULATION) != Encapsulation.TUNNEL:
-        wrong.append(f"encapsulation {name_of(Encapsulation, get(A.ENCAPSULATION, 0))} instead of TUNNEL")
+    if get(A.ENCAPSULATION) != encapsulation:
+        wrong.append(f"encapsulation {name_of(Encapsulation, get(A.ENCAPSULATION, 0))} instead of "
+                     + name_of(Encapsulation, encapsulation))
     if encryption is None:
         wrong.append(f"ESP transform {transform.id}")
     if integrity is not None and integrity not in INTEGRITIES:

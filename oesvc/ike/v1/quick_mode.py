@@ -21,7 +21,7 @@ from oesvc.ike.crypto.groups import Group, KeyPair, generate, respond
 from oesvc.ike.crypto.keymat import Secrets, phase2_keymat
 from oesvc.ike.v1 import phase2_offer
 from oesvc.ike.v1.config import Entropy
-from oesvc.ike.v1.constants import NONCE_LENGTH, PayloadType, Protocol
+from oesvc.ike.v1.constants import NONCE_LENGTH, Encapsulation, PayloadType, Protocol
 from oesvc.ike.v1.errors import (
     HashError,
     IdentityError,
@@ -31,7 +31,7 @@ from oesvc.ike.v1.errors import (
 )
 from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
-from oesvc.ike.v1.nat import explain, hides
+from oesvc.ike.v1.nat import Nat, explain, hides
 from oesvc.ike.v1.negotiation import lifetime_notice, responder_lifetime
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
@@ -56,8 +56,14 @@ class Terms:
     entropy: Entropy = field(repr=False)
     local: Address
     peer: Address
+    nat: Nat
     notices: tuple[Notification, ...]
     "To go with our first message."
+
+    @property
+    def encapsulation(self) -> Encapsulation:
+        """RFC 3947 section 5.1."""
+        return Encapsulation.UDP_ENCAPSULATED_TUNNEL if self.nat.between else Encapsulation.TUNNEL
 
     def hash(self, data: bytes) -> bytes:
         """HASH(1) and HASH(2): prf(SKEYID_a, M-ID | ...)."""
@@ -143,7 +149,7 @@ class Complete:
 def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Climb:
     pair = yield partial(generate, group)
     nonce = terms.entropy(NONCE_LENGTH)
-    payloads = (Payload(P.SA, phase2_offer.offer(terms.profile, group, terms.lifetime, spi)),
+    payloads = (Payload(P.SA, phase2_offer.offer(terms.profile, group, terms.lifetime, spi, terms.encapsulation)),
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, pair.public),
                 Payload(P.IDENTIFICATION, pack_host(flow.source)),
@@ -182,7 +188,8 @@ def out_2(stage: ToAnswer) -> Outcome:
 
 def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     _check_hash(terms, stage.nonce, message)
-    suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime)
+    suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime,
+                                            terms.encapsulation)
     notices = message.notifications()
     suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, suite.lifetime))
     ids = message.all(P.IDENTIFICATION)
@@ -221,15 +228,17 @@ NAME_SENT: dict[type, str] = {Proposed: "quick mode 1", AnswerSent: "quick mode 
 def _read_proposal(terms: Terms, message: Message) -> ToAuthorize:
     public = message.one(P.KEY_EXCHANGE) if message.has(P.KEY_EXCHANGE) else None
     suite, spi, chosen = phase2_offer.choose(message.one(P.SA), terms.profile, terms.lifetime,
-                                             None if public is None else len(public), terms.floor)
+                                             None if public is None else len(public), terms.floor,
+                                             terms.encapsulation)
     ids = message.all(P.IDENTIFICATION)
     if len(ids) != 2:
         raise IdentityError(f"{len(ids)} identities instead of the two hosts of a tunnel")
     theirs, ours = map(parse_host, ids)
     if theirs.version != ours.version:
         raise IdentityError(f"{theirs} and {ours} are of different address families")
-    if hides(terms.peer, theirs):
-        raise NatError(explain("its host", theirs, terms.peer))
+    for whose, host in ("its", theirs), ("our", ours):
+        if hides(terms.peer, host, terms.nat):
+            raise NatError(explain(f"{whose} host", host, terms.peer))
     return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids),
                        message.notifications())
 

@@ -9,6 +9,7 @@ from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import REKEY_SPACING
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.main_mode import Expectation
+from oesvc.ike.v1.mapping import path_to
 from oesvc.ike.v1.phase1 import Phase1
 from oesvc.ipsec.rsa_key import RsaPublicKey
 
@@ -38,7 +39,8 @@ class Renewal:
             channel.wants_keys = False
             expectation = Expectation(standing.identity, tuple(keys))
             deadline = now + self._core.config.keying_time
-            self._phase1.begin(channel.local.address, channel.peer.address, expectation, deadline, now)
+            path = path_to(self._core, channel.local.address, channel.peer.address, standing.identity)
+            self._phase1.begin(path, expectation, deadline, now)
 
     def _look(self, channel: Channel, now: float) -> None:
         """Replace it, if it is needed, and look again whether that has worked."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from itertools import count
 
+from oesvc.ike.datagram import Path
 from oesvc.ike.events import ChannelId, TunnelId
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.exchange import Exchange
@@ -12,6 +13,7 @@ from oesvc.ike.v1.quick_mode import Terms
 from oesvc.ike.v1.timers import Timer
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.sa import IpsecSa, UdpPorts
 
 
 class TunnelState(Enum):
@@ -33,6 +35,8 @@ class TunnelRecord:
         self.renewed = False
         "It was begun anew once, because its keying channel had come to nothing."
         self.channel_id: ChannelId | None = None
+        self.path: Path | None = None
+        "On which its datagrams go within UDP; None: they go as ESP."
         self.quick_mode: Exchange | None = None
         self.terms: Terms | None = None
         "Of the quick mode."
@@ -45,6 +49,15 @@ class TunnelRecord:
         "Of the negotiation, then of each try to delete."
         self.tries = 0
         "To delete."
+
+    def place(self, sa: IpsecSa) -> IpsecSa:
+        """An SA of its between where both ends are now: a NAT may have moved the peer since it was agreed on."""
+        return sa.moved(self.flow, *self.ends(self.path)) if self.path else sa
+
+    @staticmethod
+    def ends(path: Path) -> tuple[Flow, UdpPorts]:
+        """Of its outbound SA."""
+        return Flow(path.local.address, path.peer.address), UdpPorts(path.local.port, path.peer.port)
 
 
 class Tunnels:
@@ -94,14 +107,9 @@ class Tunnels:
         """Forget a tunnel; its quick mode lives on in its channel until nobody repeats messages any more."""
         if self._by_id.pop(tunnel.id, None) is None:
             return
-        self._near.remove(tunnel.peer)
-        del self._with_peer[tunnel.peer][tunnel.id]
-        if not self._with_peer[tunnel.peer]:
-            del self._with_peer[tunnel.peer]
+        self._leave_peer(tunnel, tunnel.peer)
         if tunnel.inbound_spi is not None:
             self._inbound.discard(tunnel.inbound_spi)
-        if tunnel.outbound_spi is not None and self.sending_to(tunnel.peer, tunnel.outbound_spi) is tunnel:
-            del self._by_outbound[tunnel.peer, tunnel.outbound_spi]
         if tunnel.deadline:
             tunnel.deadline.cancel()
         if tunnel.quick_mode:
@@ -117,8 +125,27 @@ class Tunnels:
         tunnel.outbound_spi = spi
         self._by_outbound[tunnel.peer, spi] = tunnel
 
+    def move(self, tunnel: TunnelRecord, path: Path) -> None:
+        """Its peer is elsewhere."""
+        tunnel.path, before, tunnel.peer = path, tunnel.peer, path.peer.address
+        if before == tunnel.peer:
+            return
+        self._leave_peer(tunnel, before)
+        self._with_peer.setdefault(tunnel.peer, {})[tunnel.id] = tunnel
+        self._near.add(tunnel.peer)
+        if tunnel.outbound_spi is not None:
+            self.sends_by(tunnel, tunnel.outbound_spi)
+
     def is_inbound(self, spi: int) -> bool:
         return spi in self._inbound
+
+    def _leave_peer(self, tunnel: TunnelRecord, peer: Address) -> None:
+        self._near.remove(peer)
+        del self._with_peer[peer][tunnel.id]
+        if not self._with_peer[peer]:
+            del self._with_peer[peer]
+        if tunnel.outbound_spi is not None and self.sending_to(peer, tunnel.outbound_spi) is tunnel:
+            del self._by_outbound[peer, tunnel.outbound_spi]
 
     def sending_to(self, peer: Address, spi: int) -> TunnelRecord | None:
         """The tunnel whose outbound SA the peer knows by this SPI."""

@@ -15,6 +15,8 @@ class Extension(Enum):
     "RFC 3706 section 5."
     FRAGMENTATION = bytes.fromhex("4048b7d56ebce88525e7de7f00d6c2d3")
     "The MD5 of that word."
+    NAT_TRAVERSAL = bytes.fromhex("4a131c81070358455c5728f20e95452f")
+    "RFC 3947 section 3.1: the MD5 of its name."
 
 
 Extensions = frozenset[Extension]
