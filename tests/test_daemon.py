@@ -308,12 +308,15 @@ def test_proposal_that_comes_during_our_look_up_ends_neither(world):
     assert world.connection().state is State.PENDING_OE
 
 
-def test_proposals_refused_leave_a_bounded_trace(world):
+def test_proposals_refused_leave_a_bounded_trace_and_that_of_connections_is_kept(world):
+    world.keyed()
     for number in range(OTHER_FLOWS + 100):
         flow = Flow(SG_A, BOB + number)
         world.says(ike.TunnelProposed(number, flow, SG_B, AddressIdentity(SG_B), KEY))
         world.says(ike.MessageSeen(ike.Way.SENT, "notify INVALID-ID-INFORMATION", SG_A, SG_B, flow, True))
-    assert len(world.daemon.journal._others) == OTHER_FLOWS and not world.daemon.journal._live
+    assert len(world.daemon.journal._others) == OTHER_FLOWS and list(world.daemon.journal._live) == [FLOW]
+    world.clock.advance(60.0)
+    assert not world.daemon.journal._live and world.daemon.journal.entries(FLOW)
 
 
 def test_what_keying_and_connections_are_told_is_counted(world):

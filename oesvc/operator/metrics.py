@@ -59,11 +59,15 @@ class Collector:
         yield from self._budgets()
 
     def _flows(self) -> Iterator[Metric]:
-        flows = [(one.state, one.connection_class, one.reason.because) for one in self._daemon.connections]
+        by_state: Counter[tuple[State, ConnectionClass]] = Counter()
+        by_reason: Counter[tuple[Because]] = Counter()
+        for (state, of_class, because), number in Counter(
+                (one.state, one.connection_class, one.reason.because) for one in self._daemon.connections).items():
+            by_state[state, of_class] += number
+            by_reason[because,] += number
         yield _gauge("oegw_flows", "Flows by state and class (RFC 4322 section 3.2).", ("state", "class"),
-                     _all(Counter((state, of_class) for state, of_class, _ in flows), State, ConnectionClass))
-        yield _gauge("oegw_flows_by_reason", "Flows by what led to their state.", ("reason",),
-                     _all(Counter((because,) for _, _, because in flows), Because))
+                     _all(by_state, State, ConnectionClass))
+        yield _gauge("oegw_flows_by_reason", "Flows by what led to their state.", ("reason",), _all(by_reason, Because))
         told = self._daemon.statistics.connections
         yield _counter("oegw_connection_events", "What connections were told (RFC 4322 section 3.2).", ("event",),
                        {(_words(event.__name__),): told[event] for event in TOLD})
