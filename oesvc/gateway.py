@@ -24,9 +24,9 @@ from oesvc.config import Config, ConfigError
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
 from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
+from oesvc.dns.records import RecordType
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
-from oesvc.ike.identity import FqdnIdentity
 from oesvc.ike.v1.config import PHASE1_FLOOR, EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
@@ -38,7 +38,7 @@ from oesvc.kernel.addresses import outside_addresses
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.keys.key_pair import KeyPairError, load
-from oesvc.name_service import dns_config, resolver_sources, warnings
+from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
 from oesvc.oe.classes import ClassTable, Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
@@ -171,7 +171,8 @@ class GatewayService(Service):
         return address in self._addresses or any(address in network for network in self._config.clients)
 
     def _try_resolvers(self) -> None:
-        asked: list[Deferred[Any]] = [self._resolver.survey(), self._resolver.prime()]
+        seldom = [self._resolver.look_up(zone, RecordType.TXT) for zone in seldom_asked(random.SystemRandom().sample)]
+        asked: list[Deferred[Any]] = [self._resolver.survey(), self._resolver.prime(), gatherResults(seldom)]
         gatherResults(asked).addCallback(self._primed)
 
     def _primed(self, result: list[Any]) -> None:
@@ -184,8 +185,7 @@ class GatewayService(Service):
 
 
 def _engine_config(config: Config) -> EngineConfig:
-    identity = FqdnIdentity(config.fqdn) if config.fqdn else None
-    return EngineConfig(load(config.private_key), PROFILES[config.profile.value], identity,
+    return EngineConfig(load(config.private_key), PROFILES[config.profile.value], config.identity,
                         keying_time=config.keying_time,
                         phase1_lifetime=Lifetime(config.channel_lifetime),
                         phase2_lifetime=Lifetime(config.tunnel_lifetime, config.tunnel_kilobytes),

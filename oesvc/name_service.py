@@ -3,18 +3,19 @@
 Opportunistic encryption waits for the DNS; whoever looks up names for us must never wait for opportunistic encryption.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from oesvc.config import Config, ConfigError
 from oesvc.config_values import NameServer
 from oesvc.dns.anchors import read_anchors
-from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
 from oesvc.dns.authentication import Authentication
 from oesvc.dns.budget import Limits
 from oesvc.dns.crowd import CrowdLimits
-from oesvc.dns.name import name_text
+from oesvc.dns.local_zones import local_zone
+from oesvc.dns.name import name_text, parse_name
 from oesvc.dns.resolver import DnsConfig, Mode
 from oesvc.dns.servers import Problem
 from oesvc.dns.sockets import Endpoint
@@ -23,6 +24,8 @@ from oesvc.ipsec.flow import Address
 from oesvc.oe.classes import Network
 
 DNS_PORT = 53
+SELDOM_ASKED = 3
+"Names looked up at the start that no resolver remembers."
 RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -47,11 +50,23 @@ def dns_config(config: Config, resolv_conf: Path = RESOLV_CONF) -> DnsConfig:
         crowd=CrowdLimits(config.lookups_per_client, config.lookups))
 
 
+def seldom_asked(sample: Callable[[Sequence[int], int], Sequence[int]]) -> tuple[Name, ...]:
+    """Names whose TXT nobody remembers, nor a proof about them: a resolver must ask others for these.
+
+    Of the reverse map's first octets, each a zone of its own at servers that are always there. One would do if it were
+    not for a start shortly before; `sample` is to be random.
+    """
+    zones = [parse_name(f"{octet}.in-addr.arpa") for octet in range(1, 224)]
+    public = [zone for zone in zones if local_zone(zone) is None]
+    return tuple(public[place] for place in sample(range(len(public)), SELDOM_ASKED))
+
+
 def warnings(dns: DnsConfig, own: Sequence[Address], clients: Sequence[Network], failing: Sequence[Problem],
-             primed: Sequence[Answer]) -> Iterator[str]:
+             primed: Sequence[Answer], seldom: Sequence[Answer]) -> Iterator[str]:
     """What an administrator should know once the resolvers have been tried, one line each.
 
-    `failing` says which of them failed; `primed` holds the answers for what every look-up needs, the root's keys first.
+    `failing` says which of them failed; `primed` holds the answers for what every look-up needs, the root's keys first;
+    `seldom` those for what was `seldom_asked`.
     """
     if dns.mode is Mode.OFF:
         yield ("[dns] mode = off: NOBODY CHECKS WHETHER DNS ANSWERS ARE AUTHENTIC; who forges them can stop "
@@ -61,6 +76,9 @@ def warnings(dns: DnsConfig, own: Sequence[Address], clients: Sequence[Network],
         hint = possible_circle(dns.servers, own, clients) if any(problem.silent for problem in failing) else ""
         yield f"no resolver can be used, so nothing can be encrypted: {'; '.join(map(str, failing))}. {hint}".strip()
         return
+    if all(answer.status is SecurityStatus.INDETERMINATE for answer in seldom):
+        hint = possible_circle(dns.servers, own, clients)
+        yield (f"the DNS tells only what was asked before, so nothing new can be encrypted: {seldom[0].reason}. {hint}")
     yield from (f"resolver {problem}" for problem in failing)
     doubtful = {answer.reason: answer.name for answer in reversed(primed)
                 if answer.status in (SecurityStatus.BOGUS, SecurityStatus.INDETERMINATE)}

@@ -1,5 +1,6 @@
 """The resolvers as configured, and that nobody who looks up names for us waits for opportunistic encryption."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -9,9 +10,10 @@ from oesvc.dns.anchors import AnchorError
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.budget import Limits
 from oesvc.dns.crowd import CrowdLimits
+from oesvc.dns.name import parse_name
 from oesvc.dns.resolver import APEXES, DnsConfig, Mode
 from oesvc.dns.servers import Problem
-from oesvc.name_service import dns_config, possible_circle, resolver_sources, warnings
+from oesvc.name_service import dns_config, possible_circle, resolver_sources, seldom_asked, warnings
 
 OWN = (ip_address("192.1.1.4"), ip_address("2001:db8::4"))
 CLIENTS = (ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64"))
@@ -105,9 +107,13 @@ def primed(status=SecurityStatus.SECURE, kind=AnswerKind.DATA, reason="proven"):
     return [Answer(apex, 48, kind, status, reason) for apex in APEXES]
 
 
-def told(failing=(), answers=None, mode=Mode.TRUST_AD, servers=("127.0.0.1",)):
+SELDOM = [Answer(parse_name(f"{octet}.in-addr.arpa"), 16, AnswerKind.NODATA, status, "proven") for octet, status in (
+    (1, SecurityStatus.SECURE), (2, SecurityStatus.INDETERMINATE), (3, SecurityStatus.INDETERMINATE))]
+
+
+def told(failing=(), answers=None, mode=Mode.TRUST_AD, servers=("127.0.0.1",), seldom=SELDOM):
     dns = DnsConfig(tuple((server, 53) for server in servers), mode=mode, trusted_path=True)
-    return list(warnings(dns, OWN, CLIENTS, failing, answers or primed()))
+    return list(warnings(dns, OWN, CLIENTS, failing, answers or primed(), seldom))
 
 
 def test_nothing_is_said_when_all_is_well():
@@ -120,6 +126,21 @@ def test_resolvers_that_do_not_answer_are_explained_in_one_line():
     assert line.startswith("no resolver can be used, so nothing can be encrypted: 127.0.0.1 did not answer. 127.0.0.1 ")
     line, = told([Problem("127.0.0.1", "ignores DO", silent=False)], silent)
     assert line == "no resolver can be used, so nothing can be encrypted: 127.0.0.1 ignores DO."
+
+
+def test_a_resolver_that_answers_out_of_its_memory_only_is_explained_in_one_line():
+    line, = told(seldom=[replace(one, status=SecurityStatus.INDETERMINATE, reason="no answer") for one in SELDOM])
+    assert line.startswith("the DNS tells only what was asked before, so nothing new can be encrypted: no answer. "
+                           "127.0.0.1 is on this host: its own questions pass at the ports 53 and 853 only")
+
+
+def test_names_seldom_asked_are_zones_of_the_public_reverse_map():
+    assert seldom_asked(lambda places, count: places[:count]) == tuple(
+        parse_name(f"{octet}.in-addr.arpa") for octet in (1, 2, 3))
+    last: list[int] = []
+    assert seldom_asked(lambda places, count: last.extend(places[-count:]) or last) == tuple(
+        parse_name(f"{octet}.in-addr.arpa") for octet in (221, 222, 223))
+    assert last == [218, 219, 220], "10 and 127 are left out"
 
 
 def test_one_resolver_of_two_that_fails_is_one_line_and_no_alarm():
