@@ -12,6 +12,7 @@ from typing import Any
 from oesvc import config_values as read
 from oesvc.config_values import NameServer, Reader
 from oesvc.dns.answer import Name
+from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
@@ -59,8 +60,8 @@ class Config:
     metrics: tuple[Address, int] | Path | None
     "Where Prometheus may ask; None: nowhere."
     private_key: Path
-    fqdn: str | None
-    "The name that we give as initiator instead of our address (RFC 4322 section 5.3)."
+    identity: Identity | None
+    "Instead of our own address: a name (RFC 4322 section 5.3), or the address that a NAT translates it to."
     profile: Profile
     keying_time: float
     channel_lifetime: int
@@ -111,7 +112,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
     ("gateway", "metrics"):         (read.optional(read.loopback), ""),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
-    ("ike", "identity"):            (read.fqdn, ""),
+    ("ike", "identity"):            (read.identity, ""),
     ("ike", "profile"):             (read.one_of(Profile), "modern"),
     ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
     ("ike", "channel-lifetime"):    (read.between(int, 60, DAY), "28800"),
@@ -179,7 +180,7 @@ def load(file: Path) -> Config:
         max_held=values["gateway", "max-held"],
         metrics=values["gateway", "metrics"],
         private_key=values["ike", "private-key"],
-        fqdn=values["ike", "identity"],
+        identity=values["ike", "identity"],
         profile=values["ike", "profile"],
         keying_time=values["ike", "keying-time"],
         channel_lifetime=values["ike", "channel-lifetime"],

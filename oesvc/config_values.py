@@ -12,6 +12,7 @@ from typing import Any
 
 from oesvc.dns.answer import Name
 from oesvc.dns.name import parse_name
+from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ipsec.flow import Address
 from oesvc.oe.classes import Network
 from oesvc.oe.delegation import FQDN
@@ -74,11 +75,16 @@ def network(text: str) -> Network:
         raise ValueError(f"{text!r} is no network prefix: {error}") from None
 
 
-def fqdn(text: str) -> str | None:
+def identity(text: str) -> Identity | None:
+    if not text:
+        return None
     name = text.removeprefix("@").rstrip(".").lower()
-    if text and not (text.startswith("@") and FQDN.fullmatch(name)):
-        raise ValueError(f"{text!r} is no name of the form @gateway.example.com")
-    return name or None
+    if text.startswith("@") and FQDN.fullmatch(name):
+        return FqdnIdentity(name)
+    try:
+        return AddressIdentity(ip_address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no name of the form @gateway.example.com, and no IP address") from None
 
 
 def path(text: str) -> Path:

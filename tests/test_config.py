@@ -8,6 +8,7 @@ import pytest
 
 from oesvc import config
 from oesvc.config_values import NameServer
+from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
@@ -60,12 +61,17 @@ def test_what_is_written_is_read(write):
     assert read.inside == ("lan0", "lan1")
     assert (read.keying_time, read.profile) == (5.0, config.Profile.RFC4322)
     assert (read.lifespans.first, read.lifespans.in_use_within) == (3.0, 1.5)
-    assert read.fqdn == "gw.example.com"
+    assert read.identity == FqdnIdentity("gw.example.com")
     assert read.default_class is ConnectionClass.OE_PARANOID
     classes = {line.network: (line.connection_class, line.place.rpartition("/")[2]) for line in read.policies}
     assert classes == {ip_network("10.0.0.0/8"): (ConnectionClass.DENY, "block:1"),
                        ip_network("192.0.2.1/32"): (ConnectionClass.ALWAYS_CLEAR_TEXT, "clear:2"),
                        ip_network("192.2.0.0/16"): (ConnectionClass.OE_PARANOID, "private:1")}
+
+
+def test_identity_may_be_the_address_that_a_nat_gives_us(write):
+    read = config.load(write("[ike]\nidentity = 198.51.100.1"))
+    assert read.identity == AddressIdentity(ip_address("198.51.100.1"))
 
 
 @pytest.mark.parametrize("text, complaint", [
