@@ -8,7 +8,7 @@ from oesvc.ipsec.flow import Address, Flow
 
 # No options: none of these refuses anybody anything, they only say how far back the journal goes.
 ENTRIES_PER_FLOW = 48
-"The whole of a negotiation and several looks after it; a flow's share of memory is about 10 kB."
+"The whole of a negotiation and several looks after it; 15 kB when they are all there."
 OTHER_FLOWS = 1000
 "Flows without a connection: those that have ended, and those that peers proposed in vain."
 ENTRIES_PER_PEER = 16
