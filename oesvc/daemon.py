@@ -29,8 +29,8 @@ from oesvc.statistics import Statistics
 from oesvc.timeline import arrow_of_message, arrow_of_question
 from oesvc.tunnels import TunnelRecord, Tunnels
 
-GRACE = 2.0
-"Seconds that a replaced tunnel still receives, for what the peer had sent by it."
+GRACE = 10.0
+"Seconds that a replaced tunnel still receives: its peer sends by it until our last message has come, often repeated."
 
 REKEY_AGAIN = (10.0,) * 6 + (60.0,) * 5
 "Seconds until a rekey that failed is tried again, as long as the old keys last (decisions 1E.11)."

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 
-from oesvc.daemon import KeyingDaemon
+from oesvc.daemon import GRACE, KeyingDaemon
 from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
@@ -224,7 +224,7 @@ def test_replaced_tunnel_stops_sending_at_once_and_is_deleted_after_its_grace(wo
                ike.TunnelUp(2, FLOW, SG_A, SG_B, AddressIdentity(SG_B)))
     assert connection.tunnel == 2
     assert ("remove", THERE, [OUT.spi]) in world.since()
-    world.clock.advance(2.0)
+    world.clock.advance(GRACE)
     assert world.since() == [("delete_tunnel", 1)]
 
 

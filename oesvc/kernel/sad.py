@@ -54,8 +54,8 @@ def algorithms(sa: IpsecSa) -> Attributes:
 LEAP = 1 << 16
 "Sequence numbers that an SA may use while it is being moved: more than 10 Gbit/s use in 50 ms."
 
-LATER = 0.03
-"So much of its volume later than its sender renews an SA does its receiver."
+EARLIER, LATER = 0.1, 0.05
+"Of its share by time, what the share of its volume is less, for that can be used up fast; and more at its receiver."
 
 
 def soft_share(spi: int) -> float:
@@ -74,7 +74,7 @@ def lifetime(sa: IpsecSa, inbound: bool) -> dict[str, int]:
     """
     octets = sa.lifetime.kilobytes * 1024
     share = soft_share(sa.spi)
-    volume = share + LATER if inbound else share
+    volume = share - EARLIER + (LATER if inbound else 0.0)
     return {
         "hard_add_expires_seconds": sa.lifetime.seconds,
         "soft_add_expires_seconds": 0 if inbound else int(sa.lifetime.seconds * share),
