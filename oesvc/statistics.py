@@ -16,7 +16,7 @@ from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe import events as oe
 
 LOOK_UPS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0)
-"Seconds: from a resolver on this host that has the answer, to our patience."
+"Seconds: from a resolver on this host that has the answer, to our usual patience."
 DELAYS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 "Seconds: from a standing keying channel on a short path, to several gateways tried in turn."
 
