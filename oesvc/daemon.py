@@ -11,22 +11,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from oesvc.alarm import Alarm
-from oesvc.discovery import Asked, Discovery, Replied
+from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.identity import AddressIdentity
-from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
+from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine, PlaneError
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
-from oesvc.journal import Arrow, Entry, Ink, Journal, Party
+from oesvc.journal import Arrow, Ink, Journal, Party
 from oesvc.keylog import KeyLog
+from oesvc.notes import Notes
 from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
+from oesvc.oe.machine import State
 from oesvc.outcomes import FAILURES
 from oesvc.statistics import Statistics
-from oesvc.timeline import arrow_of_message, arrow_of_question
 from oesvc.tunnels import TunnelRecord, Tunnels
 
 GRACE = 10.0
@@ -55,6 +56,7 @@ class KeyingDaemon:
         self.plane = plane
         self.engine = engine
         self.journal = journal
+        self.notes = Notes(journal, unix_time)
         self.key_log = KeyLog(engine, clock, key_directory)
         self.statistics = statistics or Statistics()
         self.tunnels = Tunnels()
@@ -73,7 +75,7 @@ class KeyingDaemon:
         """A datagram of a flow without policy is held."""
         connection = self.connections.instantiate(flow)
         if connection.forwarding is None:
-            self._note(flow, "a datagram of a flow without policy is held", Arrow("5", Ink.CLEAR, Party.HERE,
+            self.notes.take(flow, "a datagram of a flow without policy is held", Arrow("5", Ink.CLEAR, Party.HERE,
                                                                                   Party.GATEWAY))
         self.tell(connection, ev.Acquired())
 
@@ -109,7 +111,7 @@ class KeyingDaemon:
         self.statistics.told(event)
         if connection.settled_state is not before:
             text = f"{connection.state.value}: {connection.reason}"
-            self._note(connection.flow, text)
+            self.notes.take(connection.flow, text)
             self.log.info("{flow}: {text}", flow=connection.flow, text=text)
         for action in todo:
             self.perform(action, connection)
@@ -130,12 +132,12 @@ class KeyingDaemon:
         installed = self.plane.install_policy(connection.flow, action.policy, action.gateways)
         installed.addCallback(lambda _: self._in_force(connection, action.policy))
         self._log_failure(installed, f"{connection.flow}: {action.policy.value} policy",
-                          lambda why: self._note(connection.flow, why))
+                          lambda why: self.notes.take(connection.flow, why))
 
     @perform.register
     def _(self, action: actions.LookUpDelegation, connection: Connection) -> None:
         async def look_up() -> None:
-            note = partial(self._note_question, connection.flow, False)
+            note = partial(self.notes.question, connection.flow, False)
             answered = await self.discovery.delegations(action.destination, note, connection.flow.source)
             self.tell(connection, self._in_clock_time(answered))
         self._log_failure(Deferred.fromCoroutine(look_up()), f"{connection.flow}: looking up its delegation",
@@ -148,8 +150,10 @@ class KeyingDaemon:
             raise TypeError(f"{action.delegation} cannot be called")
         try:
             local = self._local_address(gateway)
-        except OSError as error:
-            self.tell(connection, ev.PeerSilent(f"there is no route to gateway {gateway}: {error.strerror}"))
+        except (OSError, PlaneError) as error:
+            # Not at once: a record may name hundreds of such gateways, and each would be tried within the last one.
+            silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")
+            self._clock.callLater(0, self.tell, connection, silent)
             return
         tunnel = self.engine.initiate(connection.flow, local, gateway, AddressIdentity(gateway),
                                       action.delegation.keys, self._clock.seconds())
@@ -225,7 +229,7 @@ class KeyingDaemon:
     @hear.register
     def _(self, event: ike.KeysWanted) -> None:
         async def find_keys() -> None:
-            found = await self.discovery.keys(event.identity, partial(self._note_peer_question, event.peer), event.peer)
+            found = await self.discovery.keys(event.identity, partial(self.notes.peer_question, event.peer), event.peer)
             if found.keys:
                 self._engine(lambda now: self.engine.keys_found(event.channel, found.keys, now))
             else:
@@ -248,9 +252,11 @@ class KeyingDaemon:
             self._log_failure(authorized, f"{event.flow}: authorization of {event.peer}")
 
     async def _authorize(self, event: ike.TunnelProposed) -> None:
-        note = partial(self._note_question, event.flow, True)
+        note = partial(self.notes.question, event.flow, True)
         verdict = await self.discovery.authorization(event.flow.destination, event.identity, event.key, note,
                                                      event.peer)
+        if self.tunnels.get(event.tunnel) is None:
+            return  # the peer has given up meanwhile
         if not verdict.authorized:
             self._refuse(event, verdict.detail)
             return
@@ -259,8 +265,9 @@ class KeyingDaemon:
 
     def _refuse(self, event: ike.TunnelProposed, why: str) -> None:
         text = f"refused the tunnel that {event.peer} proposed: {why}"
-        self._note(event.flow, text)
+        self.notes.take(event.flow, text)
         self.log.info("{flow}: {text}", flow=event.flow, text=text)
+        self.tunnels.end(event.tunnel)
         self._engine(lambda now: self.engine.refuse_tunnel(event.tunnel, why, now))
 
     @hear.register
@@ -279,9 +286,9 @@ class KeyingDaemon:
     def _give_up(self, event: ike.SasReady, why: str) -> None:
         """The kernel refused the SAs of a tunnel: nothing can come of it."""
         self.log.error("{flow}: the kernel refused the SAs: {why}", flow=event.flow, why=why)
-        self._note(event.flow, f"the kernel refused the SAs: {why}")
-        self._delete(event.tunnel)
+        self.notes.take(event.flow, f"the kernel refused the SAs: {why}")
         self._failed(event.tunnel, event.flow, ev.PeerRefused(f"this gateway's kernel refused the SAs: {why}"))
+        self._delete(event.tunnel)
 
     @hear.register
     def _(self, event: ike.TunnelUp) -> None:
@@ -290,6 +297,7 @@ class KeyingDaemon:
         if tunnel is None or connection is None:
             self._delete(event.tunnel)
             return
+        self.tunnels.settle(tunnel)
         detail = f"with {event.peer}, which proved to be {event.identity}; {tunnel.protection}"
         self.tell(connection, ev.TunnelNegotiated(detail, event.tunnel, Flow(event.local, event.peer),
                                                   tunnel.begun_here))
@@ -312,12 +320,16 @@ class KeyingDaemon:
         connection = self.connections.get(flow)
         if tunnel is None:
             return
-        self._note(flow, failure.detail)
+        self.notes.take(flow, failure.detail)
         self._log_failure(self.plane.remove_sas(flow, tunnel.sas), f"{flow}: SAs of a failed tunnel")
-        if connection is not None:
-            self.tell(connection, failure if tunnel.begun_here else ev.ProposalLapsed(failure.detail))
-            if connection.rekey_failed and tunnel.begun_here:
+        if connection is None:
+            return
+        if tunnel.begun_here:
+            self.tell(connection, failure)
+            if connection.rekey_failed and connection.state is State.KEYED:
                 self._rekey_later(connection)
+        elif not self.tunnels.is_proposed(flow):
+            self.tell(connection, ev.ProposalLapsed(failure.detail))
 
     def _rekey_later(self, connection: Connection) -> None:
         """The old keys still serve: try again, ever less often."""
@@ -356,34 +368,21 @@ class KeyingDaemon:
 
     @hear.register
     def _(self, event: ike.MessageSeen) -> None:
-        entry = Entry(self._unix_time(), f"{event.way.value} {event.name}", arrow_of_message(event))
-        if event.flow is not None:
-            self.journal.note(event.flow, entry)
-        else:
-            self.journal.note_peer(event.peer, entry)
+        self.notes.message(event)
 
     @hear.register
     def _(self, event: ike.DatagramRefused) -> None:
         self.log.debug("{peer}: dropped a datagram: {reason}", peer=event.peer, reason=event.reason)
         if event.flow is not None:
-            self._note(event.flow, f"refused the tunnel that {event.peer} proposed: {event.reason}")
+            self.notes.take(event.flow, f"refused the tunnel that {event.peer} proposed: {event.reason}")
 
     # The journal, and what goes wrong inside
 
     def _in_force(self, connection: Connection, policy: ForwardingPolicy) -> None:
         tunnel = self.tunnels.get(connection.tunnel) if connection.tunnel is not None else None
         if policy is ForwardingPolicy.ENCRYPT and tunnel is not None and tunnel.begun_here:
-            self._note(connection.flow, "the held datagrams leave through the tunnel",
+            self.notes.take(connection.flow, "the held datagrams leave through the tunnel",
                        Arrow("6", Ink.ESP, Party.GATEWAY, Party.PEER))
-
-    def _note(self, flow: Flow, text: str, arrow: Arrow | None = None) -> None:
-        self.journal.note(flow, Entry(self._unix_time(), text, arrow))
-
-    def _note_question(self, flow: Flow, responder: bool, happened: Asked | Replied) -> None:
-        self.journal.note(flow, Entry(self._unix_time(), str(happened), arrow_of_question(happened, responder)))
-
-    def _note_peer_question(self, peer: Address, happened: Asked | Replied) -> None:
-        self.journal.note_peer(peer, Entry(self._unix_time(), str(happened), arrow_of_question(happened, True)))
 
     def _in_clock_time(self, answered: ev.Answered) -> ev.Answered:
         """Answers expire in UNIX time, connections live in the clock's."""

@@ -12,13 +12,15 @@ from oesvc.interfaces import Bounds, Resolver
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.oe import events as ev
-from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys, speaks_for
+from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys
 from oesvc.oe.delegation import Delegation
 
 TXT, KEY, IPSECKEY = 16, 25, 45
 TYPE_NAMES = {TXT: "TXT", KEY: "KEY", IPSECKEY: "IPSECKEY"}
 DELEGATING = (TXT, IPSECKEY)
 "What may delegate at a reverse name. TXT is RFC 4322's; IPSECKEY came with RFC 4025 (decisions.md 1C.12)."
+MAX_GATEWAYS = 8
+"That are called for one host; each may cost its flow the keying time, and third parties our datagrams."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Discovery:
         found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note, client)) for d in missing])
         keys = dict(zip(missing, found, strict=True))
         complete = [replace(d, keys=keys[d].keys) if d in keys else d for d in judged.delegations]
-        usable = sorted((d for d in complete if d.keys), key=lambda d: (d.precedence, self._random()))
+        usable = sorted((d for d in complete if d.keys), key=lambda d: (d.precedence, self._random()))[:MAX_GATEWAYS]
         expires = min([judged.expires, *(k.expires for k in found)])
         if not usable:
             refused = found[0].refused or ev.LookUpFailed(found[0].detail, expires)
@@ -107,15 +109,27 @@ class Discovery:
         """Whether the gateway that proved to be `identity` by `key` may act for `host` (3.3.2, 3.3.3)."""
         gateway = _gateway(identity)
         if gateway == host:
-            return Verdict(True, f"{host} speaks for itself")
+            return await self._own_key(identity, key, f"{host} speaks for itself", client)
         answers = await self._look_up_all(reverse_name(host), DELEGATING, note, client)
         judged = judge(answers, host, self._policy, calling=False)
         if not isinstance(judged, ev.DelegationFound):
             return Verdict(False, f"{host} names no gateway: {judged.detail}")
-        if any(speaks_for(delegation, gateway, key) for delegation in judged.delegations):
+        if any(delegation.gateway == gateway and key in delegation.keys for delegation in judged.delegations):
             return Verdict(True, judged.detail)
+        if any(delegation.gateway == gateway and not delegation.keys for delegation in judged.delegations):
+            return await self._own_key(identity, key, judged.detail, client)
         named = ", ".join(map(str, judged.delegations))
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
+
+    async def _own_key(self, identity: Identity, key: RsaPublicKey, detail: str, client: Address | None) -> Verdict:
+        """Whether the DNS has this key for a gateway itself, not only in the record of a host that names it.
+
+        On a channel that we began the peer has shown no more than the key in the record of the host that we called.
+        """
+        found = await self.keys(identity, lambda happened: None, client)
+        if key in found.keys:
+            return Verdict(True, detail)
+        return Verdict(False, f"{identity} used key {key}, which is not its own in the DNS: {found.detail}")
 
     def bounds(self) -> Bounds:
         """Of the resolver's."""

@@ -1,5 +1,6 @@
 """The tunnels of a gateway, from the first attempt to the last delete."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,8 @@ class TunnelRecord:
     begun_here: bool
     sas: list[IpsecSa] = field(default_factory=list)
     "Those that are in the kernel, or on their way there."
+    proposed: bool = False
+    "The peer began it, and it does not stand yet."
 
     @property
     def outbound(self) -> list[IpsecSa]:
@@ -35,12 +38,28 @@ class Tunnels:
     def __init__(self) -> None:
         self._by_id: dict[int, TunnelRecord] = {}
         self._by_spi: dict[tuple[Flow, int], TunnelRecord] = {}
+        self._proposed: Counter[Flow] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_id)
 
     def begin(self, tunnel: TunnelRecord) -> None:
         self._by_id[tunnel.id] = tunnel
+        if not tunnel.begun_here:
+            tunnel.proposed = True
+            self._proposed[tunnel.flow] += 1
+
+    def settle(self, tunnel: TunnelRecord) -> None:
+        """It stands, or has come to nothing."""
+        if tunnel.proposed:
+            tunnel.proposed = False
+            self._proposed[tunnel.flow] -= 1
+            if not self._proposed[tunnel.flow]:
+                del self._proposed[tunnel.flow]
+
+    def is_proposed(self, flow: Flow) -> bool:
+        """Whether a peer's proposal for a flow is under way."""
+        return flow in self._proposed
 
     def get(self, tunnel_id: int) -> TunnelRecord | None:
         return self._by_id.get(tunnel_id)
@@ -68,6 +87,7 @@ class Tunnels:
         """Forget a tunnel; what it was, or None when it was gone already."""
         tunnel = self._by_id.pop(tunnel_id, None)
         if tunnel is not None:
+            self.settle(tunnel)
             for sa in tunnel.sas:
                 self._by_spi.pop((tunnel.flow, sa.spi), None)
         return tunnel

@@ -172,13 +172,25 @@ def test_forged_records_beside_an_absent_key_make_the_gateway_bad(world):
 def test_record_without_key_lets_any_key_of_its_gateway_speak_whatever_stands_beside_it(world):
     world.publish(reverse_name(ALICE), TXT, delegation(SG_A))
     world.publish(reverse_name(ALICE), IPSECKEY, bytes([10, 1, 2]) + SG_A.packed + OTHER_KEY.to_rfc3110())
+    world.publish(reverse_name(SG_A), KEY_TYPE, KEY_RDATA)
     assert world.authorized(ALICE, AddressIdentity(SG_A), KEY).authorized
 
 
 @pytest.mark.conformance("C-3.3.2-07", "C-7-03")
-def test_host_that_speaks_for_itself_needs_no_record(world):
+def test_host_that_speaks_for_itself_needs_no_delegation(world):
+    world.publish(reverse_name(SG_A), KEY_TYPE, KEY_RDATA)
     assert world.authorized(SG_A, AddressIdentity(SG_A), KEY).authorized
-    assert world.resolver.diary == []
+    assert world.resolver.diary == [("ask", KEY_TYPE, "4.1.1.192.in-addr.arpa")]
+    assert world.noted == []
+
+
+@pytest.mark.parametrize("host", [SG_A, ALICE])
+def test_key_that_only_somebody_elses_record_gives_a_gateway_proves_nothing_for_other_hosts(world, host):
+    """Who called a host of Mallory's has seen SG-A prove itself by what Mallory's record says is SG-A's key."""
+    world.publish(reverse_name(ALICE), TXT, delegation(SG_A))
+    world.publish(reverse_name(SG_A), KEY_TYPE, KEY_RDATA)
+    verdict = world.authorized(host, AddressIdentity(SG_A), OTHER_KEY)
+    assert not verdict.authorized and "not its own in the DNS" in verdict.detail
 
 
 @pytest.mark.conformance("C-3.3.2-06", "C-3.3.3-01", "C-3.3.3-02", "C-5.2-01", "C-11.2-07", "C-4.6.2-06", "C-8-05")
@@ -188,10 +200,12 @@ def test_host_that_speaks_for_itself_needs_no_record(world):
     (SG_A, KEY, SecurityStatus.BOGUS, False), (SG_A, KEY, SecurityStatus.INSECURE, False)])
 def test_gateway_may_act_for_a_host_that_names_it_and_its_key(world, gateway, key, status, authorized):
     world.publish(reverse_name(ALICE), TXT, delegation(gateway, key), status=status)
+    world.publish(reverse_name(SG_A), KEY_TYPE, KEY_RDATA)
     verdict = world.authorized(ALICE, AddressIdentity(SG_A), KEY)
     assert verdict.authorized is authorized
     assert verdict.detail
-    assert world.resolver.diary == asked("65.0.1.192.in-addr.arpa")
+    own = [] if key else [("ask", KEY_TYPE, "4.1.1.192.in-addr.arpa")]
+    assert world.resolver.diary == asked("65.0.1.192.in-addr.arpa") + own
 
 
 @pytest.mark.conformance("C-5.3-01", "C-5.3-05")

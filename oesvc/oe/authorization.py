@@ -155,11 +155,6 @@ def by_gateway(delegations: Iterable[Delegation]) -> tuple[Delegation, ...]:
     return tuple(merged.values())
 
 
-def speaks_for(delegation: Delegation, gateway: Address | str, key: RsaPublicKey) -> bool:
-    """Whether a delegation authorizes the gateway that proved to be `gateway` by `key` (3.3.3)."""
-    return delegation.gateway == gateway and (not delegation.keys or key in delegation.keys)
-
-
 def unusable(answer: Answer, policy: DnssecPolicy) -> ev.Answered | None:
     """What an answer that cannot be believed at all means for a connection."""
     if answer.status is SecurityStatus.BOGUS:

@@ -152,7 +152,8 @@ class Connection:
     def _learn(self, event: ev.Event) -> list[Action]:
         """Keep what the event carries."""
         because = REASONS.get(type(event))
-        if because is not None:
+        unheard = isinstance(event, ev.LookUpFailed) and self.tunnel is not None
+        if because is not None and not unheard:
             self.reason = Reason(because, event.detail)
         match event:
             case ev.DelegationFound():
@@ -161,7 +162,8 @@ class Connection:
                 self.delegations = self.untried = event.delegations
             case ev.Answered():
                 self._take_answer(event)
-                self.delegations = self.untried = ()
+                if not unheard:  # what was known of a tunnel's peer still serves to renew its keys
+                    self.delegations = self.untried = ()
             case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic():
                 if not self.untried:
                     self.keying_failed = True

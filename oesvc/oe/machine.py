@@ -162,10 +162,12 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.CLEAR_TEXT,   ev.Acquired):            stay,
     (S.CLEAR_TEXT,   ev.LifespanEnded):       To(S.EXPIRING),
     (S.CLEAR_TEXT,   ev.PeerAuthorized):      invited,
+    (S.CLEAR_TEXT,   ev.TunnelNegotiated):    keyed,
     # 3.2.3 Deny connection
     (S.DENY,         ev.Acquired):            stay,
     (S.DENY,         ev.LifespanEnded):       To(S.EXPIRING),
     (S.DENY,         ev.PeerAuthorized):      invited,
+    (S.DENY,         ev.TunnelNegotiated):    keyed,
     # 3.2.4 Potential OE connection
     (S.POTENTIAL_OE, ev.Acquired):            stay,
     (S.POTENTIAL_OE, ev.DelegationFound):     To(S.PENDING_OE),

@@ -11,7 +11,6 @@ from oesvc.oe.authorization import (
     judge,
     judge_keys,
     read_delegations,
-    speaks_for,
 )
 from oesvc.oe.delegation import Delegation
 from tests.oe.parts import BOB, KEY, OTHER_KEY, SG_A, SG_B
@@ -146,11 +145,3 @@ def test_keys_that_cannot_be_relied_on_are_none_and_say_why(found, complaint):
     assert complaint in judged.detail
 
 
-@pytest.mark.conformance("C-3.3.3-01")
-def test_delegation_speaks_for_its_gateway_and_key_only():
-    delegation = Delegation(10, SG_A, (KEY,))
-    assert speaks_for(delegation, SG_A, KEY)
-    assert speaks_for(Delegation(10, SG_A), SG_A, OTHER_KEY)
-    assert not speaks_for(delegation, SG_A, OTHER_KEY)
-    assert not speaks_for(delegation, SG_B, KEY)
-    assert speaks_for(Delegation(10, "gw.example.com", (KEY,)), "gw.example.com", KEY)

@@ -1,0 +1,34 @@
+"""What the daemon writes into the journal: with the time, and the arrows of RFC 4322's figure."""
+
+from collections.abc import Callable
+
+from oesvc.discovery import Asked, Replied
+from oesvc.ike.events import MessageSeen
+from oesvc.ipsec.flow import Address, Flow
+from oesvc.journal import Arrow, Entry, Journal
+from oesvc.timeline import arrow_of_message, arrow_of_question
+
+
+class Notes:
+    """A journal and the time of day, in UNIX seconds."""
+
+    def __init__(self, journal: Journal, unix_time: Callable[[], float]) -> None:
+        self._journal = journal
+        self._unix_time = unix_time
+
+    def take(self, flow: Flow, text: str, arrow: Arrow | None = None) -> None:
+        self._journal.note(flow, Entry(self._unix_time(), text, arrow))
+
+    def question(self, flow: Flow, responder: bool, happened: Asked | Replied) -> None:
+        self._journal.note(flow, Entry(self._unix_time(), str(happened), arrow_of_question(happened, responder)))
+
+    def peer_question(self, peer: Address, happened: Asked | Replied) -> None:
+        self._journal.note_peer(peer, Entry(self._unix_time(), str(happened), arrow_of_question(happened, True)))
+
+    def message(self, event: MessageSeen) -> None:
+        """Of IKE, sent or received."""
+        entry = Entry(self._unix_time(), f"{event.way.value} {event.name}", arrow_of_message(event))
+        if event.flow is not None:
+            self._journal.note(event.flow, entry)
+        else:
+            self._journal.note_peer(event.peer, entry)
