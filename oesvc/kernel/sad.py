@@ -111,7 +111,7 @@ def _message(sa: IpsecSa, reqid: int, inbound: bool, state: Attributes | None = 
     window: Attributes = [("XFRMA_REPLAY_ESN_VAL", {
         "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
     ports: Attributes = [("XFRMA_ENCAP", {
-        "type": UDP_ENCAP_ESPINUDP, "sport": sa.udp.source, "dport": sa.udp.destination})] if sa.udp else []
+        "type": UDP_ENCAP_ESPINUDP, "sport": sa.udp.source, "dport": sa.udp.destination, "oa": b""})] if sa.udp else []
     return encode(SaMessage(), fields, algorithms(sa) + ports + (window if inbound else []) + (state or []))
 
 

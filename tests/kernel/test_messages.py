@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oesvc.ipsec.flow import Flow
-from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa, Lifetime
+from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa, Lifetime, UdpPorts
 from oesvc.kernel import sad, spd, structs
 from oesvc.kernel.constants import XFRM_INF, Direction, Priority, XfrmMessage
 from oesvc.kernel.netlink import HEADER, Message
@@ -99,9 +99,9 @@ def make_sa(transform: EspTransform, flow: Flow = FLOW, lifetime: Lifetime = AN_
                    lifetime)
 
 
-def sa_body(flow_selector: bytes, limits: bytes) -> bytes:
+def sa_body(flow_selector: bytes, limits: bytes, use: bytes = NO_USE) -> bytes:
     return (flow_selector + xfrm_address("192.1.1.5") + struct.pack("!I", 0xC0FFEE01) + struct.pack("=B3x", 50)
-            + xfrm_address("192.1.1.4") + limits + NO_USE + bytes(12)
+            + xfrm_address("192.1.1.4") + limits + use + bytes(12)
             + struct.pack("=IIHBBB7x", 0, 0xE0000007, 2, 1, 0, 0))
 
 
@@ -147,6 +147,39 @@ def test_an_sa_gets_another_lifetime_in_its_place() -> None:
         changed = sad.change_sa(sa, 0xE0000007, inbound)
         assert changed.kind == 0x1A and changed.body == sad.add_sa(sa, 0xE0000007, inbound).body
         assert changed.tolerates == {errno.ESRCH}
+
+
+PORTS = UdpPorts(4500, 32002)
+ENCAP = tlv(4, struct.pack("=H", 2) + struct.pack("!HH2x", 4500, 32002) + bytes(16))
+"struct xfrm_encap_tmpl: UDP_ENCAP_ESPINUDP, ports in network order, no original address."
+
+
+def gcm_sa(udp: UdpPorts | None = PORTS) -> IpsecSa:
+    return replace(make_sa(EspTransform(Encryption.AES_GCM_16, 128, None)), udp=udp)
+
+
+def test_an_sa_within_udp_has_its_ports_between_keys_and_window() -> None:
+    plain, within = (sad.add_sa(gcm_sa(udp), 0xE0000007, inbound=False).body for udp in (None, PORTS))
+    assert within == plain + ENCAP
+    plain, within = (sad.add_sa(gcm_sa(udp), 0xE0000007, inbound=True).body for udp in (None, PORTS))
+    assert len(ENCAP) == 28 and within == plain[:-44] + ENCAP + plain[-44:]
+    assert "UDP 4500 to 32002" in sad.change_sa(gcm_sa(), 0xE0000007, inbound=False).asks
+
+
+def test_an_sa_that_moves_takes_its_age_its_octets_and_more_than_its_sequence_number_along() -> None:
+    use = struct.pack("=4Q", 1000, 10, 1234, 5678)
+    former = structs.SaMessage(message(0x10, sa_body(selector("192.1.0.65", "192.2.0.66"), bytes(64), use)
+                                       + tlv(10, struct.pack("=III", 777, 0, 0))).octets)
+    former.decode()
+    moved = sad.succeed_sa(gcm_sa(), 0xE0000007, former)
+    assert moved.kind == 0x10
+    assert moved.body == (sad.add_sa(gcm_sa(), 0xE0000007, inbound=False).body
+                          + tlv(10, struct.pack("=III", 777 + 65536, 0, 0)) + tlv(9, use))
+
+
+def test_an_sa_is_asked_for_by_spi_and_outer_destination() -> None:
+    asked = sad.get_sa(0xC0FFEE01, GATEWAYS.destination)
+    assert (asked.kind, asked.body) == (0x12, sad.delete_sa(0xC0FFEE01, GATEWAYS.destination).body)
 
 
 @pytest.mark.parametrize(("integrity", "name", "bits"), [

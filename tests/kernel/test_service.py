@@ -1,5 +1,6 @@
 """The order in which the plane does things: a flow that is to be encrypted or held never has a moment of its own."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -12,12 +13,13 @@ from twisted.internet.task import Clock
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
-from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime
-from oesvc.kernel.constants import FLOW_REQIDS, Priority
+from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
+from oesvc.kernel.constants import FLOW_REQIDS, Priority, XfrmMessage
 from oesvc.kernel.hold import Datagram
-from oesvc.kernel.netlink import Request
+from oesvc.kernel.netlink import HEADER, Message, Request
 from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired
 from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.sad import add_sa
 from oesvc.kernel.service import LinuxForwardingPlane
 
 HOLD, PASS, DENY, ENCRYPT = ForwardingPolicy
@@ -34,12 +36,14 @@ class Kernel:
     def __init__(self) -> None:
         self.diary: list[str] = []
         self.refuses = ""
+        self.sas: list[Message] = []
+        "What is answered to those who ask for an SA."
 
     def request(self, *requests: Request) -> "Deferred[list[Any]]":
         self.diary += [request.asks for request in requests]
         if self.refuses and any(self.refuses in request.asks for request in requests):
             return fail(PlaneError(f"{self.refuses}: refused"))
-        return succeed([])
+        return succeed(self.sas if requests[0].kind == XfrmMessage.GETSA else [])
 
     def change(self, flow: Flow, before: ForwardingPolicy | None,
                after: ForwardingPolicy | None) -> "Deferred[list[Any]]":
@@ -91,6 +95,10 @@ class Plane(LinuxForwardingPlane):
         """The diary since it was last read."""
         entries, self.kernel.diary = self.kernel.diary, []
         return entries
+
+
+def netlink_message(kind: int, body: bytes) -> bytes:
+    return HEADER.pack(HEADER.size + len(body), kind, 0, 0, 0) + body
 
 
 def done(deferred: "Deferred[Any]") -> Any:
@@ -237,6 +245,54 @@ def test_lifetimes_of_sas_that_stand_are_changed_each_in_its_direction() -> None
     assert done(plane.change_sas(FLOW, shorter)) is None
     assert [entry.partition(" from ")[0] for entry in plane.said()] == [
         "change the inbound SA 0x00000111", "change the outbound SA 0x00000222"]
+
+
+MOVED = Flow(GATEWAYS.source, ip_address("198.51.100.9"))
+
+
+def moved(sa: IpsecSa, gateways: Flow) -> IpsecSa:
+    return sa.moved(FLOW, gateways, UdpPorts(4500, 32002))
+
+
+def kernels_own(sa: IpsecSa) -> Message:
+    """As the kernel answers: what it was asked to add, and its sequence numbers."""
+    body = add_sa(sa, FLOW_REQIDS.start, inbound=False).body + struct.pack("=HHIII", 16, 10, 77, 0, 0)
+    return Message(XfrmMessage.NEWSA, netlink_message(XfrmMessage.NEWSA, body))
+
+
+def test_sas_of_a_peer_with_another_port_stay_where_they_are() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane.said()
+    assert done(plane.change_sas(FLOW, [moved(sa, GATEWAYS) for sa in (INBOUND, OUTBOUND)])) is None
+    assert [entry.partition(" from ")[0] for entry in plane.said()] == [
+        "change the inbound SA 0x00000111", "change the outbound SA 0x00000222"]
+
+
+def test_to_another_address_the_new_outbound_sa_is_there_first_then_the_policy_goes_to_it_then_the_old_one_goes() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane.kernel.sas = [kernels_own(OUTBOUND)]
+    plane.said()
+    assert done(plane.change_sas(FLOW, [moved(sa, MOVED) for sa in (INBOUND, OUTBOUND)])) is None
+    assert [entry.partition(" (")[0] for entry in plane.said()] == [
+        "change the inbound SA 0x00000111 from 198.51.100.9 to 192.1.1.4", "get the SA 0x00000222 to 192.1.1.5",
+        "move the outbound SA 0x00000222 from 192.1.1.4 to 198.51.100.9", "put a policy",
+        "delete the SA 0x00000222 to 192.1.1.5"]
+    assert done(plane.install_policy(FLOW, ENCRYPT, MOVED)) is None
+    assert plane.said() == []
+    done(plane.remove_sas(FLOW, [moved(sa, MOVED) for sa in (INBOUND, OUTBOUND)]))
+    assert "delete the SA 0x00000222 to 198.51.100.9" in plane.said()
+
+
+def test_an_outbound_sa_that_has_expired_is_not_made_anew_elsewhere() -> None:
+    plane = Plane()
+    done(plane.add_sas(FLOW, [OUTBOUND]))
+    plane.said()
+    assert done(plane.change_sas(FLOW, [moved(OUTBOUND, MOVED)])) is None
+    assert plane.said() == ["get the SA 0x00000222 to 192.1.1.5", "delete the SA 0x00000222 to 192.1.1.5"]
 
 
 def test_an_sa_of_another_flow_is_refused() -> None:

@@ -42,6 +42,7 @@ conn oe
     rekeyfuzz=0%
     ike={ike}
     esp={esp}
+    encapsulation={encapsulation}
 """
 LIVENESS = """    dpddelay={silence}
     dpdtimeout={dead}
@@ -78,7 +79,8 @@ class Libreswan(Peer):
         super().start()
         self._whack("--listen")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0,
+                  encapsulate: bool = False) -> None:
         group = suite.phase1.group
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]};dh{int(group)}"
         # It knows the elliptic groups in phase 1 only; phase 2 then follows without being told.
@@ -86,7 +88,7 @@ class Libreswan(Peer):
         (self.folder / "ipsec.conf").write_text(CONFIGURATION.format(
             log=self.folder / "log", theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob,
             their_key=self._keys["sg-b"].to_base64(), our_key=self._keys["sg-a"].to_base64(),
-            ike=ike, esp=esp, seconds=channel_seconds)
+            ike=ike, esp=esp, seconds=channel_seconds, encapsulation="yes" if encapsulate else "auto")
             + (LIVENESS.format(silence=silence, dead=DEAD) if silence else ""))
         self.run([], {}, LIBRESWAN / "usr/libexec/ipsec/addconn", "--config", self.folder / "ipsec.conf",
                  "--ctlsocket", self.socket, "oe")

@@ -45,10 +45,12 @@ class Peer(abc.ABC):
         """That starts it in the foreground."""
 
     @abc.abstractmethod
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0,
+                  encapsulate: bool = False) -> None:
         """Have this tunnel and suite, and no other; replace a keying channel ten seconds before its end.
 
         After `silence` seconds (0: never) ask whether the other side is there; after DEAD without an answer give up.
+        With `encapsulate` pretend to be behind a NAT.
         """
 
     @abc.abstractmethod

@@ -47,6 +47,7 @@ TUNNEL = """connections {{
     local_addrs = {theirs}
     remote_addrs = {ours}
     proposals = {ike}
+    encap = {encap}
     reauth_time = {seconds}s
     over_time = 10s
     rand_time = 0s
@@ -97,12 +98,13 @@ class StrongSwan(Peer):
     def command(self) -> list[str]:
         return inside(self._mounts, self._variables, "/usr/lib/ipsec/charon")
 
-    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0) -> None:
+    def configure(self, suite: Suite, bob: str, channel_seconds: int = 14400, silence: int = 0,
+                  encapsulate: bool = False) -> None:
         group = str(suite.phase1.group)
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]}-{group}"
         (self._swanctl / "swanctl.conf").write_text(TUNNEL.format(
             theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob, ike=ike, esp=f"{_esp(suite.esp)}-{group}",
-            seconds=channel_seconds - 10, silence=silence, dead=DEAD))
+            seconds=channel_seconds - 10, silence=silence, dead=DEAD, encap="yes" if encapsulate else "no"))
         self._tell("--load-all", "--noprompt")
 
     def initiate(self) -> None:
