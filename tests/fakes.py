@@ -22,7 +22,7 @@ class FakePlane:
         return self._done()
 
     def change_sas(self, flow, sas):
-        self.diary.append(("change", str(flow), [sa.lifetime for sa in sas]))
+        self.diary.append(("change", str(flow), list(sas)))
         return self._done()
 
     def remove_sas(self, flow, sas):

@@ -1,5 +1,8 @@
 """The hub: what connections ask for is done, and what the worlds report reaches them."""
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 import pytest
 from twisted.internet.defer import fail
 from twisted.internet.task import Clock
@@ -13,7 +16,7 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
-from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime
+from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
 from oesvc.journal import OTHER_FLOWS, Journal
 from oesvc.oe import actions
 from oesvc.oe import events as ev
@@ -234,9 +237,22 @@ def test_keys_that_the_peer_lets_end_earlier_get_a_shorter_lifetime_in_the_kerne
     world.says(ike.LifetimeShortened(1, FLOW, Lifetime(7200)), ike.LifetimeShortened(9, FLOW, Lifetime(60)))
     assert world.since() == []
     world.says(ike.LifetimeShortened(1, FLOW, Lifetime(900, 5000)))
-    assert world.since() == [("change", THERE, 2 * [Lifetime(900, 5000)])]
+    assert world.since() == [("change", THERE, [replace(sa, lifetime=Lifetime(900, 5000)) for sa in (IN, OUT)])]
     world.says(ike.LifetimeShortened(1, FLOW, Lifetime(0, 4000)))
-    assert world.since() == [("change", THERE, 2 * [Lifetime(900, 4000)])]
+    assert world.since() == [("change", THERE, [replace(sa, lifetime=Lifetime(900, 4000)) for sa in (IN, OUT)])]
+
+
+def test_sas_and_the_policy_follow_a_peer_that_its_nat_moves(world):
+    connection = world.keyed()
+    world.since()
+    gateways, udp = Flow(SG_A, ip_address("198.51.100.9")), UdpPorts(4500, 32002)
+    world.says(ike.TunnelMoved(1, FLOW, gateways, udp), ike.TunnelMoved(9, FLOW, gateways, udp))
+    [(what, flow, (inbound, outbound))] = world.since()
+    assert (what, flow) == ("change", THERE)
+    assert (outbound.source, outbound.destination, outbound.udp) == (SG_A, gateways.destination, udp)
+    assert (inbound.source, inbound.destination, inbound.udp) == (gateways.destination, SG_A, UdpPorts(32002, 4500))
+    assert connection.gateways == gateways
+    assert world.daemon.tunnels.get(1).outbound == [outbound]
 
 
 @pytest.mark.conformance("C-3.1.5-03", "C-3.4.2-05")

@@ -4,8 +4,22 @@ import socket
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from oesvc.ike.datagram import Endpoint
+from oesvc.ike.v1.constants import NAT_KEEPALIVE, NON_ESP_MARKER
+from oesvc.kernel.own_socket import receive_esp
 from oesvc.udp import open_socket
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_kernel_takes_esp_and_keepalives_from_port_4500_and_leaves_what_has_the_marker(address):
+    opened = open_socket(Endpoint(ip_address(address), 0), receive_esp)
+    with opened, socket.socket(opened.family, socket.SOCK_DGRAM) as sender:
+        for datagram in NAT_KEEPALIVE, b"\0\0\1\0" + bytes(60), NON_ESP_MARKER + b"IKE":
+            sender.sendto(datagram, opened.getsockname())
+        opened.settimeout(10)
+        assert opened.recv(100) == NON_ESP_MARKER + b"IKE"
 
 
 def room(opened: socket.socket) -> int:

@@ -270,7 +270,7 @@ def test_sas_of_a_peer_with_another_port_stay_where_they_are() -> None:
         "change the inbound SA 0x00000111", "change the outbound SA 0x00000222"]
 
 
-def test_to_another_address_the_new_outbound_sa_is_there_first_then_the_policy_goes_to_it_then_the_old_one_goes() -> None:
+def test_to_another_address_the_new_outbound_sa_is_there_first_then_the_policy_then_the_old_one_goes() -> None:
     plane = Plane()
     done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
     done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
