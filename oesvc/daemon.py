@@ -231,11 +231,11 @@ class KeyingDaemon:
         async def find_keys() -> None:
             found = await self.discovery.keys(event.identity, partial(self.notes.peer_question, event.peer), event.peer)
             if found.keys:
-                self._engine(lambda now: self.engine.keys_found(event.channel, found.keys, now))
+                self._engine(lambda now: self.engine.keys_found(event.channel, event.identity, found.keys, now))
             else:
                 self.log.info("{peer}: no key for {identity}: {detail}", peer=event.peer, identity=event.identity,
                               detail=found.detail)
-                self._engine(lambda now: self.engine.keys_missing(event.channel, found.detail, now))
+                self._engine(lambda now: self.engine.keys_missing(event.channel, event.identity, found.detail, now))
         self._log_failure(Deferred.fromCoroutine(find_keys()), f"{event.peer}: looking up {event.identity}'s keys")
 
     @hear.register

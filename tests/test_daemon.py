@@ -213,9 +213,9 @@ def test_proposal_for_what_the_policy_keeps_clear_or_denies_is_refused(world):
 def test_initiators_keys_are_handed_to_the_engine(world):
     world.publish(SG_B, SG_B)
     world.says(ike.KeysWanted(3, SG_B, AddressIdentity(SG_B)))
-    assert world.since()[-1] == ("keys_found", 3, (KEY,))
+    assert world.since()[-1] == ("keys_found", 3, AddressIdentity(SG_B), (KEY,))
     world.says(ike.KeysWanted(4, SG_A, AddressIdentity(SG_A)))
-    assert world.since()[-1][:2] == ("keys_missing", 4)
+    assert world.since()[-1][:3] == ("keys_missing", 4, AddressIdentity(SG_A))
 
 
 @pytest.mark.conformance("C-3.4.2-09", "C-3.4.2-10")

@@ -184,9 +184,9 @@ class Pair:
 
     def _give_keys(self, gateway: Gateway, event: KeysWanted) -> None:
         if keys := gateway.keys.get(event.identity):
-            gateway.engine.keys_found(event.channel, keys, self.now)
+            gateway.engine.keys_found(event.channel, event.identity, keys, self.now)
         else:
-            gateway.engine.keys_missing(event.channel, f"no KEY record for {event.identity}", self.now)
+            gateway.engine.keys_missing(event.channel, event.identity, f"no KEY record for {event.identity}", self.now)
         self._serve(gateway)
 
 

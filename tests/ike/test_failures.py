@@ -205,7 +205,7 @@ def test_dns_that_never_answers_costs_5_seconds():
     assert "the DNS gave no keys for 192.1.1.4 within 5 s" in pair.b.heard(DatagramRefused)[0].reason
     [wanted] = pair.b.heard(KeysWanted)
     pair.run(20)
-    pair.do(pair.b, pair.b.engine.keys_found, wanted.channel, [public_key("a")])
+    pair.do(pair.b, pair.b.engine.keys_found, wanted.channel, wanted.identity, [public_key("a")])
     assert not pair.b.heard(ChannelUp) and quiet(pair)
 
 
@@ -234,6 +234,25 @@ def test_authenticated_refusal_ends_the_attempt_at_once():
     assert failure is KeyingFailure.PHASE2_REFUSED and "INVALID-ID-INFORMATION" in detail
     assert "is refused: policy" in pair.b.heard(DatagramRefused)[0].reason
     assert quiet(pair) and not pair.b.heard(SasReady)
+
+
+def test_complaint_about_a_datagram_is_no_refusal():
+    """strongSwan answers quick mode 1, and then complains of a fragment of it that is repeated."""
+    pair = Pair()
+    pair.initiate()
+    pair.until(lambda: pair.b.heard(ChannelUp))
+    pair.wire = lambda number, datagram: [] if datagram.peer.address == SG_A else [(0.0, datagram)]
+    pair.run(1.0)
+    malformed = Payload(PayloadType.NOTIFICATION, Notification(Protocol.ISAKMP, NotifyType.PAYLOAD_MALFORMED).pack())
+    deliver(pair, pair.b, informational(channel_of(pair.b), 77, malformed))
+    pair.wire = lambda number, datagram: [(0.0, datagram)]
+    pair.run(5.0)
+    assert pair.a.heard(TunnelUp) and not pair.a.heard(TunnelFailed)
+
+
+def test_message_is_not_repeated_while_its_answer_is_being_worked_on():
+    pair = Pair()
+    pair.a.slow = True
 
 
 def test_refusal_that_names_another_tunnel_leaves_this_one_alone():
@@ -319,8 +338,8 @@ def test_answers_to_questions_that_nobody_asks_any_more_change_nothing():
     for tunnel in (1, 99):
         pair.do(pair.b, engine.accept_tunnel, tunnel)
         pair.do(pair.b, engine.sas_installed, tunnel)
-    pair.do(pair.b, engine.keys_found, 1, [public_key("a")])
-    pair.do(pair.b, engine.keys_missing, 99, "nothing")
+    pair.do(pair.b, engine.keys_found, 1, AddressIdentity(SG_A), [public_key("a")])
+    pair.do(pair.b, engine.keys_missing, 99, AddressIdentity(SG_A), "nothing")
     pair.do(pair.b, engine.delete_tunnel, 99)
     assert (len(pair.b.events), len(pair.capture)) == before
 

@@ -91,7 +91,8 @@ def test_renewal_that_fails_is_tried_again():
 def test_keys_that_nobody_asked_for_replace_nothing():
     pair = keyed()
     before = len(pair.capture)
-    pair.do(pair.a, pair.a.engine.keys_found, 1, pair.a.keys[next(iter(pair.a.keys))])
+    identity = channel_of(pair.a).standing.identity
+    pair.do(pair.a, pair.a.engine.keys_found, 1, identity, pair.a.keys[identity])
     assert len(pair.capture) == before
 
 

@@ -348,7 +348,8 @@ def test_keying_channel_is_renewed_on_the_mapped_ports_by_either_end(by):
     gateway = getattr(pair, by)
     channel = channel_of(gateway)
     channel.wants_keys = True
-    pair.do(gateway, gateway.engine.keys_found, channel.id, gateway.keys[channel.standing.identity])
+    pair.do(gateway, gateway.engine.keys_found, channel.id, channel.standing.identity,
+            gateway.keys[channel.standing.identity])
     pair.run()
     assert len(gateway.heard(ChannelUp)) == 2 and gateway.heard(ChannelUp)[1].initiator
     assert ports(pair.capture[sent:], pair.a) == {(4500, 4500)}

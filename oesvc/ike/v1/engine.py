@@ -72,13 +72,13 @@ class IkeEngine:
         """What a Work's `calculate` has returned."""
         self._core.work_done(work, result, now)
 
-    def keys_found(self, channel: ChannelId, keys: Sequence[RsaPublicKey], now: float) -> None:
+    def keys_found(self, channel: ChannelId, identity: Identity, keys: Sequence[RsaPublicKey], now: float) -> None:
         if claimed := self._core.channels.get(channel):
-            (self._renewal if claimed.standing else self._phase1).keys_found(claimed, keys, now)
+            (self._renewal if claimed.standing else self._phase1).keys_found(claimed, identity, keys, now)
 
-    def keys_missing(self, channel: ChannelId, reason: str, now: float) -> None:
+    def keys_missing(self, channel: ChannelId, identity: Identity, reason: str, now: float) -> None:
         if claimed := self._core.channels.get(channel):
-            self._phase1.keys_missing(claimed, reason, now)
+            self._phase1.keys_missing(claimed, identity, reason, now)
 
     def accept_tunnel(self, tunnel: TunnelId, now: float) -> None:
         if record := self._core.tunnels.get(tunnel):

@@ -163,12 +163,12 @@ class Phase1:
         self._suspect(channel, error)
         self._core.tell(DatagramRefused(channel.peer.address, str(error)))
 
-    def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
-        """The DNS has given the initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
-        self._answered(channel, tuple(keys), now)
+    def keys_found(self, channel: Channel, identity: Identity, keys: Sequence[RsaPublicKey], now: float) -> None:
+        """The DNS has given an initiator's keys; any of them may verify (RFC 4322 section 5.1)."""
+        self._answered(channel, identity, tuple(keys), now)
 
-    def keys_missing(self, channel: Channel, reason: str, now: float) -> None:
-        self._answered(channel, reason, now)
+    def keys_missing(self, channel: Channel, identity: Identity, reason: str, now: float) -> None:
+        self._answered(channel, identity, reason, now)
 
     def notified(self, channel: Channel, notification: Notification) -> None:
         """What a peer that has not proved itself says about phase 1: a hint, for when time runs out (3.2.5)."""
@@ -279,16 +279,20 @@ class Phase1:
         channel.deadline = self._core.timers.at(now + config.keying_time, lambda now: self._out_of_time(channel))
         reason = f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s"
         channel.key_wait = self._core.timers.at(now + config.key_wait,
-                                                lambda now: self.keys_missing(channel, reason, now))
+                                                lambda now: self.keys_missing(channel, claim.identity, reason, now))
         self._core.tell(KeysWanted(channel.id, channel.peer.address, claim.identity))
 
-    def _answered(self, channel: Channel, answer: tuple[RsaPublicKey, ...] | str, now: float) -> None:
-        """Note what the DNS has said, and go on with the claim that has waited for it, if one has."""
-        if channel.key_wait:
-            channel.key_wait.cancel()
+    def _answered(self, channel: Channel, identity: Identity, answer: tuple[RsaPublicKey, ...] | str,
+                  now: float) -> None:
+        """Note what the DNS has said of an identity, and go on with the claim to be it, if one has waited for that.
+
+        An answer may be late: the initiator may have been refused meanwhile and claim now to be somebody else.
+        """
+        channel.known_keys[identity] = answer
         claim = channel.main_mode.stage
-        if isinstance(claim, Claimed):
-            channel.known_keys[claim.identity] = answer
+        if isinstance(claim, Claimed) and claim.identity == identity and not channel.main_mode.busy:
+            if channel.key_wait:
+                channel.key_wait.cancel()
             self._verify(channel, claim, now)
 
     def _verify(self, channel: Channel, claim: Claimed, now: float) -> None:

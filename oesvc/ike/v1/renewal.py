@@ -5,6 +5,7 @@ Tunnels belong to the peer, not to a channel: they live on under the next one. O
 
 from collections.abc import Sequence
 
+from oesvc.ike.identity import Identity
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import REKEY_SPACING
 from oesvc.ike.v1.core import Core
@@ -32,10 +33,10 @@ class Renewal:
             when = channel.standing.since + (share + jitter) * (channel.standing.expires - channel.standing.since)
             channel.rekey = self._core.timers.at(when, lambda now: self._look(channel, now))
 
-    def keys_found(self, channel: Channel, keys: Sequence[RsaPublicKey], now: float) -> None:
+    def keys_found(self, channel: Channel, identity: Identity, keys: Sequence[RsaPublicKey], now: float) -> None:
         """The keys that the DNS has for the peer now: with one of them it is to prove itself again."""
         standing = channel.standing
-        if standing and channel.wants_keys and self._is_newest(channel):
+        if standing and standing.identity == identity and channel.wants_keys and self._is_newest(channel):
             channel.wants_keys = False
             expectation = Expectation(standing.identity, tuple(keys))
             deadline = now + self._core.config.keying_time
