@@ -98,3 +98,13 @@ def test_other_message_that_comes_meanwhile_is_dropped_not_queued():
     assert "still busy" in pair.b.heard(DatagramRefused)[0].reason
     pair.run()
     assert pair.a.heard(TunnelUp)
+
+
+def test_message_is_not_repeated_while_its_answer_is_being_worked_on():
+    pair = Pair()
+    pair.a.work_delay = 0.7
+    pair.initiate()
+    pair.run(8.0)
+    assert pair.a.heard(TunnelUp)
+    datagrams = [datagram.data for datagram in pair.capture if datagram.local.address == pair.a.address]
+    assert len(datagrams) == len(set(datagrams)) == 5

@@ -169,6 +169,10 @@ class NotifyType(IntEnum):
 
 LAST_ERROR_NOTIFY = 8191
 "Below it a notify is an error; from 16384 on it is a status (RFC 2408 section 3.14.1)."
+NOT_READ = frozenset({NotifyType.INVALID_PAYLOAD_TYPE, NotifyType.INVALID_COOKIE, NotifyType.INVALID_FLAGS,
+                      NotifyType.INVALID_MESSAGE_ID, NotifyType.PAYLOAD_MALFORMED, NotifyType.INVALID_HASH_INFORMATION})
+"""Said of a datagram, not of what is proposed: it counts as lost, and will be repeated. strongSwan 5.9.8 says so of a
+repeated fragment of a message that it has just answered."""
 
 # --- our choice -------------------------------------------------------------------------------------------------
 

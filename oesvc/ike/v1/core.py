@@ -20,10 +20,11 @@ from oesvc.ike.v1.constants import (
     RESERVED_SPIS,
 )
 from oesvc.ike.v1.counters import Counters
-from oesvc.ike.v1.exchange import Calculation
+from oesvc.ike.v1.exchange import Calculation, Exchange
 from oesvc.ike.v1.fragments import LARGEST, split
 from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.main_mode import invite
+from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.tunnels import Tunnels
 from oesvc.ipsec.flow import Flow
@@ -75,6 +76,14 @@ class Core:
         self._fragmented = self._fragmented % 0xFFFF + 1
         for piece in split(data, self._fragmented):
             self.send(piece, channel.path)
+
+    def repeat(self, channel: Channel, exchange: Exchange, data: bytes, now: float) -> None:
+        """Send a message again until it is answered, but not while its answer is being worked on."""
+        def again(now: float) -> None:
+            if not exchange.busy:
+                self.send_on(channel, data)
+
+        exchange.retransmission = Retransmission(self.timers, self.config.retransmission, again, now)
 
     def tell(self, event: IkeEvent) -> None:
         self._events.append(event)

@@ -11,6 +11,7 @@ from oesvc.ike.v1.constants import (
     COMMIT_WAIT,
     LAST_ERROR_NOTIFY,
     LINGER,
+    NOT_READ,
     TIME_TO_RENEW,
     ExchangeType,
     Flag,
@@ -43,7 +44,6 @@ from oesvc.ike.v1.quick_mode import (
     out_2,
     out_3,
 )
-from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
@@ -173,10 +173,11 @@ class Phase2:
 
     def refused_by_peer(self, channel: Channel, notification: Notification) -> None:
         """An authentic error notify: it ends the negotiation that it names, or the only one (section 3.2.5)."""
-        if notification.type > LAST_ERROR_NOTIFY:
+        if notification.type > LAST_ERROR_NOTIFY or notification.type in NOT_READ:
             return
         negotiating = [tunnel for tunnel in channel.quick_modes.values() if tunnel.state is TunnelState.NEGOTIATING
-                       and tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, Proposed | AnswerSent)]
+                       and (exchange := tunnel.quick_mode) and not exchange.busy
+                       and isinstance(exchange.stage, Proposed | AnswerSent)]
         spi = int.from_bytes(notification.spi, "big")
         meant = [tunnel for tunnel in negotiating if spi in (tunnel.inbound_spi, tunnel.outbound_spi)]
         if not meant and len(negotiating) == 1:
@@ -318,9 +319,7 @@ class Phase2:
         channel.greeted = True
         self._core.saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, tunnel.flow, encrypted=True)
         if repeat:
-            exchange.retransmission = Retransmission(
-                self._core.timers, self._core.config.retransmission,
-                lambda now: self._core.send_on(channel, data), now)
+            self._core.repeat(channel, exchange, data, now)
 
     def _refuse(self, channel: Channel, tunnel: TunnelRecord, stage: ToAuthorize, type: NotifyType) -> None:
         notification = Notification(Protocol.ESP, type, stage.spi.to_bytes(SPI_OCTETS, "big"))
