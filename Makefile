@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-ike bench-dns check-lab interop check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -39,6 +39,11 @@ bench-ike:  ## CPU of a handshake of IKE beside its arithmetic alone; memory, tw
 bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same names
 	@$(PYTHON) bench/dns
 
+bench-latency:  ## a first datagram's way to Bob, in the lab's kernel, beside strongSwan's trap and libreswan's on-demand
+	@tools/setup-lab debian kernel peers
+	@$(PYTHON) -m tests.lab.prepare
+	@tools/in-lab-kernel --time-limit 1500 --memory 4G $(PYTHON) bench/latency
+
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
 	@tools/setup-lab debian kernel peers
 	@$(PYTHON) -m tests.lab.prepare
@@ -56,7 +61,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 

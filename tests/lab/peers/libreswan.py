@@ -8,8 +8,8 @@ from oesvc.ike.v1.offers import Cipher
 from oesvc.ipsec.sa import EspTransform, Integrity
 from tests.lab.keys import public_keys
 from tests.lab.network import Network
-from tests.lab.peers.files import LIBRESWAN, NSS
-from tests.lab.peers.peer import ALICE, DEAD, OURS, THEIRS, Peer, inside
+from tests.lab.peers.files import GATEWAY, LIBRESWAN, key_database
+from tests.lab.peers.peer import DEAD, Peer, inside
 from tests.lab.peers.suites import Suite
 
 CIPHERS = {Cipher.DES3_CBC: "3des", Cipher.AES_128_CBC: "aes128", Cipher.AES_256_CBC: "aes256"}
@@ -55,13 +55,13 @@ class Libreswan(Peer):
     title = "libreswan 4.10"
     lacks = frozenset({Group.MODP_1024})
 
-    def __init__(self, net: Network) -> None:
-        super().__init__(net)
+    def __init__(self, net: Network, gateway: str = GATEWAY) -> None:
+        super().__init__(net, gateway)
         self._rundir = self.folder / "run"
         self.socket = self._rundir / "pluto.ctl"
         for folder in (self._rundir, self.folder / "ipsec.d/policies"):
             folder.mkdir(parents=True)
-        shutil.copytree(NSS, self.folder / "nss")
+        shutil.copytree(key_database(gateway), self.folder / "nss")
         (self.folder / "ipsec.secrets").touch()
         (self.folder / "ipsec.conf").write_text(f"config setup\n    ikev1-policy=accept\n"
                                                 f"    logfile={self.folder / 'log'}\n")
@@ -85,9 +85,10 @@ class Libreswan(Peer):
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]};dh{int(group)}"
         # It knows the elliptic groups in phase 1 only; phase 2 then follows without being told.
         esp = _esp(suite.esp) + (f";dh{int(group)}" if group in MODP else "")
+        ends = self.ends(bob)
         (self.folder / "ipsec.conf").write_text(CONFIGURATION.format(
-            log=self.folder / "log", theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob,
-            their_key=self._keys["sg-b"].to_base64(), our_key=self._keys["sg-a"].to_base64(),
+            log=self.folder / "log", **ends,
+            their_key=self._keys[ends["me"]].to_base64(), our_key=self._keys[ends["other"]].to_base64(),
             ike=ike, esp=esp, seconds=channel_seconds, encapsulation="yes" if encapsulate else "auto")
             + (LIVENESS.format(silence=silence, dead=DEAD) if silence else ""))
         self.run([], {}, LIBRESWAN / "usr/libexec/ipsec/addconn", "--config", self.folder / "ipsec.conf",
@@ -95,6 +96,9 @@ class Libreswan(Peer):
 
     def initiate(self) -> None:
         self._whack("--initiate", "--name", "oe")
+
+    def trap(self) -> None:
+        self._whack("--route", "--name", "oe")
 
     def rekey_tunnel(self) -> None:
         # Its --rekey-ipsec is for IKEv2.

@@ -34,9 +34,10 @@ class Peer(abc.ABC):
     def name(self) -> str:
         return self.title.partition(" ")[0]
 
-    def __init__(self, net: Network) -> None:
-        self.host = net[GATEWAY]
-        self.folder = net.folder / type(self).__name__.lower()
+    def __init__(self, net: Network, gateway: str = GATEWAY) -> None:
+        """On another gateway it speaks for Alice instead."""
+        self.gateway, self.host = gateway, net[gateway]
+        self.folder = net.folder / f"{type(self).__name__.lower()}-{gateway}"
         self.folder.mkdir()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,9 +54,19 @@ class Peer(abc.ABC):
         With `encapsulate` pretend to be behind a NAT.
         """
 
+    def ends(self, bob: str) -> dict[str, str]:
+        """What a configuration says of both sides: names of the gateways, their addresses and clients; ours is SG-A."""
+        own = (GATEWAY, THEIRS, bob), ("sg-a", OURS, ALICE)
+        (me, theirs, inner), (other, ours, outer) = own if self.gateway == GATEWAY else own[::-1]
+        return {"me": me, "theirs": theirs, "bob": inner, "other": other, "ours": ours, "alice": outer}
+
     @abc.abstractmethod
     def initiate(self) -> None:
         """Begin the tunnel, and wait until it stands."""
+
+    @abc.abstractmethod
+    def trap(self) -> None:
+        """Have the tunnel begun by the first datagram that wants to pass."""
 
     @abc.abstractmethod
     def rekey_tunnel(self) -> None:

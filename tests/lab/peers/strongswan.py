@@ -8,8 +8,8 @@ from oesvc.ipsec.sa import EspTransform, Integrity
 from oesvc.keys import key_pair
 from tests.lab.keys import private_key_file
 from tests.lab.network import Network
-from tests.lab.peers.files import STRONGSWAN
-from tests.lab.peers.peer import ALICE, DEAD, OURS, PATIENCE, THEIRS, Peer, inside
+from tests.lab.peers.files import GATEWAY, STRONGSWAN
+from tests.lab.peers.peer import DEAD, PATIENCE, Peer, inside
 from tests.lab.peers.suites import Suite
 
 CIPHERS = {Cipher.DES3_CBC: "3des", Cipher.AES_128_CBC: "aes128", Cipher.AES_256_CBC: "aes256"}
@@ -55,12 +55,12 @@ TUNNEL = """connections {{
     dpd_timeout = {dead}s
     local {{
       auth = pubkey
-      pubkeys = sg-b.pem
+      pubkeys = {me}.pem
       id = {theirs}
     }}
     remote {{
       auth = pubkey
-      pubkeys = sg-a.pem
+      pubkeys = {other}.pem
       id = {ours}
     }}
     children {{
@@ -81,8 +81,8 @@ class StrongSwan(Peer):
 
     title = "strongSwan 5.9.8"
 
-    def __init__(self, net: Network) -> None:
-        super().__init__(net)
+    def __init__(self, net: Network, gateway: str = GATEWAY) -> None:
+        super().__init__(net, gateway)
         self._run, self._swanctl = self.folder / "run", self.folder / "swanctl"
         self.socket = self._run / "charon.vici"
         self._mounts = [(STRONGSWAN / "usr/lib/ipsec", "/usr/lib/ipsec"), (self._run, "/run")]
@@ -93,7 +93,7 @@ class StrongSwan(Peer):
             public = key_pair.load(private_key_file(name)).public_key()
             (self._swanctl / f"pubkey/{name}.pem").write_bytes(
                 public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        (self._swanctl / "private/sg-b.pem").write_text(private_key_file("sg-b").read_text())
+        (self._swanctl / f"private/{gateway}.pem").write_text(private_key_file(gateway).read_text())
 
     def command(self) -> list[str]:
         return inside(self._mounts, self._variables, "/usr/lib/ipsec/charon")
@@ -103,12 +103,15 @@ class StrongSwan(Peer):
         group = str(suite.phase1.group)
         ike = f"{CIPHERS[suite.phase1.cipher]}-{HASHES[suite.phase1.hash]}-{group}"
         (self._swanctl / "swanctl.conf").write_text(TUNNEL.format(
-            theirs=THEIRS, ours=OURS, alice=ALICE, bob=bob, ike=ike, esp=f"{_esp(suite.esp)}-{group}",
+            **self.ends(bob), ike=ike, esp=f"{_esp(suite.esp)}-{group}",
             seconds=channel_seconds - 10, silence=silence, dead=DEAD, encap="yes" if encapsulate else "no"))
         self._tell("--load-all", "--noprompt")
 
     def initiate(self) -> None:
         self._tell("--initiate", "--child", "oe", "--timeout", PATIENCE)
+
+    def trap(self) -> None:
+        self._tell("--install", "--child", "oe")
 
     def rekey_tunnel(self) -> None:
         self._tell("--rekey", "--child", "oe")
