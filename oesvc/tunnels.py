@@ -29,7 +29,9 @@ class TunnelRecord:
     @property
     def protection(self) -> str:
         """How its datagrams are protected, for people."""
-        return str(self.sas[0].transform) if self.sas else "no SA"
+        if not self.sas:
+            return "no SA"
+        return f"{self.sas[0].transform} within UDP" if self.sas[0].udp else str(self.sas[0].transform)
 
 
 class Tunnels:

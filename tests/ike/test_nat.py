@@ -222,6 +222,16 @@ def test_peer_behind_a_nat_that_gives_its_private_address_is_told_no_where_its_m
     assert failed.failure is KeyingFailure.PHASE1_REFUSED and "INVALID-ID-INFORMATION" in failed.detail
 
 
+@pytest.mark.conformance("C-6.2-01")
+def test_peer_behind_a_nat_that_cannot_traverse_it_gets_no_tunnel_into_which_datagrams_would_vanish():
+    pair, _ = behind_nat(extensions=WITHOUT)
+    pair.initiate()
+    pair.run()
+    [failed] = pair.b.heard(ChannelFailed)
+    assert failed.failure is KeyingFailure.NO_IDENTITY and "has not announced NAT traversal" in failed.detail
+    assert not pair.b.heard(KeysWanted) and not pair.a.tunnel_sas()
+
+
 def test_message_5_that_stays_on_port_500_behind_a_nat_is_not_taken():
     pair, box = behind_nat()
     pair.initiate()

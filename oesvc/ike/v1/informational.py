@@ -62,9 +62,12 @@ class Informational:
             raise HashError("an informational message whose HASH(1) does not verify")
         if is_liveness(message):
             return message
-        if not connects and not channel.use_id(header.message_id):
+        if connects:
+            channel.heard_at = now  # but by its message ID nobody can tell whether it is a repetition
+        elif channel.use_id(header.message_id):
+            heard(self._core, channel, path, now)
+        else:
             raise UnexpectedError("too many exchanges under one keying channel")
-        heard(self._core, channel, path, now)
         return message
 
     def _send(self, channel: Channel, payload: Payload, name: str, flow: Flow | None) -> None:

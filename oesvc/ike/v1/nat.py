@@ -10,7 +10,9 @@ from ipaddress import ip_network
 
 from oesvc.ike.crypto.keymat import Cookies, Hash
 from oesvc.ike.datagram import Endpoint, Path
-from oesvc.ike.v1.constants import PayloadType
+from oesvc.ike.identity import AddressIdentity, Identity
+from oesvc.ike.v1.constants import PORT, PayloadType
+from oesvc.ike.v1.vendor import Extension, Extensions
 from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.flow import Address
 
@@ -64,6 +66,17 @@ def hides(gateway: Address, address: Address, nat: Nat = NO_NAT) -> bool:
 def explain(what: str, address: Address, gateway: Address) -> str:
     return (f"nat-id-undefined: {what} {address} is private, and a NAT lies between us and the gateway {gateway}: no "
             "identity exists that the DNS could vouch for (RFC 4322 section 6.2)")
+
+
+def objection(path: Path, identity: Identity, nat: Nat, extensions: Extensions) -> str | None:
+    """Why nothing can come of a peer that gives this identity, where a NAT is in the way."""
+    gateway = path.peer.address
+    if isinstance(identity, AddressIdentity) and hides(gateway, identity.address, nat):
+        return explain("the peer", identity.address, gateway)
+    if Extension.NAT_TRAVERSAL not in extensions and path.peer.port != PORT and not gateway.is_loopback:
+        return (f"the message came from port {path.peer.port}: a NAT lies between that ESP does not go through, and "
+                "the peer has not announced NAT traversal (RFC 3947)")
+    return None
 
 
 def _digest(hash: Hash, cookies: Cookies, end: Endpoint) -> bytes:

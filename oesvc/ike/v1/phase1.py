@@ -6,7 +6,7 @@ from dataclasses import replace
 from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
 from oesvc.ike.failures import KeyingFailure
-from oesvc.ike.identity import AddressIdentity, Identity
+from oesvc.ike.identity import Identity
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import (
     LAST_ERROR_NOTIFY,
@@ -47,7 +47,7 @@ from oesvc.ike.v1.main_mode import (
     with_keys_out_6,
 )
 from oesvc.ike.v1.mapping import change_port, path_to
-from oesvc.ike.v1.nat import explain, hides
+from oesvc.ike.v1.nat import objection
 from oesvc.ike.v1.negotiation import responder_lifetime
 from oesvc.ike.v1.phase1_offer import say
 from oesvc.ike.v1.phase2 import Phase2
@@ -263,9 +263,8 @@ class Phase1:
         """Verify message 5 by what the DNS has said before on this channel, or ask it."""
         if claim.identity in channel.known_keys:
             self._verify(channel, claim, now)
-        elif (isinstance(claim.identity, AddressIdentity)
-              and hides(channel.peer.address, claim.identity.address, channel.nat)):
-            self._reject(channel, NatError(explain("the peer", claim.identity.address, channel.peer.address)))
+        elif why := objection(channel.path, claim.identity, channel.nat, claim.agreement.extensions):
+            self._reject(channel, NatError(why))
         elif len(channel.known_keys) == MAX_IDENTITIES:
             self._reject(channel, SignatureError(f"{claim.identity} is one identity too many"))
         else:
