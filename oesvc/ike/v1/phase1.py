@@ -51,7 +51,6 @@ from oesvc.ike.v1.nat import objection
 from oesvc.ike.v1.negotiation import responder_lifetime
 from oesvc.ike.v1.phase1_offer import say
 from oesvc.ike.v1.phase2 import Phase2
-from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.header import Header
@@ -251,9 +250,7 @@ class Phase1:
         self._core.send_on(channel, data)
         self._saw(Way.SENT, NAME_SENT[type(outcome.stage)], channel, outcome.encrypted)
         if channel.initiator:
-            channel.main_mode.retransmission = Retransmission(
-                self._core.timers, self._core.config.retransmission,
-                lambda now: self._core.send_on(channel, data), now)
+            self._core.repeat(channel, channel.main_mode, data, now)
 
     def _saw(self, way: Way, name: str, channel: Channel, encrypted: bool) -> None:
         flow = channel.waiting[0].flow if channel.waiting else None
