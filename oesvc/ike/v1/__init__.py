@@ -11,7 +11,8 @@
                     the ladders: one function for each message, which returns what comes of it or raises
     exchange        climbs a ladder; a step that raises has changed nothing
     offers          the profiles; negotiation, phase1_offer, phase2_offer: proposals written, chosen, refused
-    nat, vendor     private addresses; extensions that peers announce
+    nat, mapping    NATs found, and what they spoil; peers whose address or port they change
+    vendor          extensions that peers announce
     channels, tunnels, prefixes, counters, core, timers, retransmit, config
                     what all of them share
     wire            ISAKMP in octets
