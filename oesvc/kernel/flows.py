@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
-from oesvc.kernel.constants import FLOW_REQIDS
+from oesvc.kernel.constants import FLOW_REQIDS, Direction
 from oesvc.kernel.spd import Template
 
 SaKey = tuple[int, Address]
@@ -27,8 +27,8 @@ class FlowEntry:
     "Its tunnel while it is encrypted."
     outbound_policy: bool = False
     "Whether the SPD has our outbound policy of this flow."
-    ingress: Template | None = None
-    "What its ingress policies demand, if there are any."
+    ingress: dict[Direction, Template] = field(default_factory=dict)
+    "What its ingress policies demand, those that there are."
     inbound: set[SaKey] = field(default_factory=set)
     outbound: set[SaKey] = field(default_factory=set)
     lock: DeferredLock = field(default_factory=DeferredLock)

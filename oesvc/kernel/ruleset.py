@@ -103,7 +103,7 @@ def numbers(values: Iterable[int]) -> str:
 
 
 def load(text: str) -> None:
-    """Hand a ruleset to `nft`, all or nothing. Blocks for some milliseconds. Raises PlaneError."""
+    """Hand a ruleset to `nft`, all or nothing. Blocks until it has ended, up to 30 s. Raises PlaneError."""
     program = shutil.which("nft", path=NFT_PATH)
     if program is None:
         raise PlaneError("load the nftables rules: there is no `nft`; install the package nftables")

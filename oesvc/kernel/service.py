@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
 
 from oesvc.interfaces import Bounds, PlaneError, PlaneListener
@@ -31,12 +31,12 @@ from oesvc.kernel.constants import (
 from oesvc.kernel.exemptions import remaining_policies, standing_policies
 from oesvc.kernel.flows import FlowEntry, FlowTable, SaKey
 from oesvc.kernel.hold import Datagram, HoldTable
-from oesvc.kernel.netlink import Message, NetlinkSocket
+from oesvc.kernel.netlink import Message, NetlinkSocket, Request
 from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
 from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
-from oesvc.kernel.ruleset import load, ruleset
+from oesvc.kernel.ruleset import ruleset
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
@@ -50,7 +50,7 @@ from oesvc.kernel.spd import (
     put_policy,
     read_policies,
 )
-from oesvc.kernel.standing import SETTINGS, replace_policies, set_kernel, warm_up
+from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, set_kernel, warm_up
 from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
@@ -68,6 +68,7 @@ def _ignore(policy: ForwardingPolicy, seconds: float) -> None:
 class LinuxForwardingPlane:
     """The ForwardingPlane of `oesvc.interfaces`. `reactor` reads sockets and knows the time."""
 
+    _core = CORE
     _xfrm: NetlinkSocket
     _queue: PacketQueue
     _sets: FlowSets
@@ -84,15 +85,19 @@ class LinuxForwardingPlane:
         self._holds = HoldTable()
         self._open: list[NetlinkSocket | PacketQueue | FlowSets] = []
         self._settings: dict[str, int] = {}
+        self._turn = DeferredLock()
 
     # Starting and stopping
 
-    @inlineCallbacks
-    def start(self, listener: PlaneListener) -> Job:
+    def start(self, listener: PlaneListener) -> "Deferred[None]":
         """Take the place of a former run, closed at every moment, and begin to hold new flows.
 
         Fails with PlaneError, and leaves nothing behind, where the kernel lacks a part or we lack a privilege.
         """
+        return self._turn.run(self._start, listener)
+
+    @inlineCallbacks
+    def _start(self, listener: PlaneListener) -> Job:
         try:
             self._open_sockets()
             yield self._queue.bind()
@@ -101,12 +106,14 @@ class LinuxForwardingPlane:
             self._close_sockets()
             raise
         try:
-            self._settings = set_kernel(SETTINGS)
+            self._settings = set_kernel(SETTINGS, self._core)
             yield replace_policies(self._xfrm, standing_policies(self._config, Template(TRAP_REQID, None)))
-            load(ruleset(self._config))
+            yield self._sets.load(ruleset(self._config))
         except PlaneError:
-            yield self.stop()
+            yield self._stop()
             raise
+        if self._turn.waiting:
+            return  # for the one who wants to stop it
         self._open.append(NetlinkSocket(self._reactor, NETLINK_NETFILTER, self._ruleset_changed, (NFNLGRP_NFTABLES,)))
         self._listener = listener
         for flow in self._holds.flows():
@@ -127,26 +134,31 @@ class LinuxForwardingPlane:
         while self._open:
             self._open.pop().close()
 
-    @inlineCallbacks
-    def stop(self) -> Job:
+    def stop(self) -> "Deferred[None]":
         """Take everything out again but blocks for prefixes that must never go in clear, and what they spare.
 
         The blocks replace the traps or come before they go: at no moment does anything pass to those prefixes.
-        Without a start, or after one that failed, there is nothing to do.
+        What is still being started is stopped when it stands; without a start, or after one that failed, there is
+        nothing to do.
         """
+        self._listener = None
+        return self._turn.run(self._stop)
+
+    @inlineCallbacks
+    def _stop(self) -> Job:
         self._listener = None
         if not self._open:
             return
         try:
             yield replace_policies(self._xfrm, remaining_policies(self._config))
             yield self._sets.delete_table()
-            set_kernel(self._settings)
+            set_kernel(self._settings, self._core)
         finally:
             self._close_sockets()
 
     def _ruleset_changed(self, message: Message) -> None:
         if table_deleted(message):
-            self._restore_table().addErrback(lambda failure: self._log.failure(
+            self._turn.run(self._restore_table).addErrback(lambda failure: self._log.failure(
                 "the nftables rules are gone; what is not decided meets the traps", failure=failure))
 
     @inlineCallbacks
@@ -155,7 +167,7 @@ class LinuxForwardingPlane:
         if self._listener is None or (yield self._sets.table_exists()):
             return
         self._log.warn("the nftables rules were flushed by another program; restoring them")
-        load(ruleset(self._config))
+        yield self._sets.load(ruleset(self._config))
         for entry in self._flows.decided():
             yield self._sets.change(entry.flow, None, entry.policy)
 
@@ -210,7 +222,13 @@ class LinuxForwardingPlane:
         policy = entry.policy if entry else None
         missed = policy is None and event.priority == Priority.TRAP
         bereft = policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.FLOW
-        if (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
+        if entry is not None and bereft and entry.outbound:
+            # The kernel's word of their end was lost, or somebody has flushed the SAD.
+            for spi, destination in entry.outbound.copy():
+                self._sa_expired(SaExpired(spi, destination, entry.reqid, hard=True), listener)
+        elif (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
+            if bereft:
+                self._back_to_hold(event.flow)
             listener.acquired(event.flow)
 
     def _sa_expired(self, event: SaExpired, listener: PlaneListener) -> None:
@@ -223,9 +241,12 @@ class LinuxForwardingPlane:
             entry.inbound.discard(key)
             entry.outbound.discard(key)
             if not entry.outbound and entry.policy is ForwardingPolicy.ENCRYPT:
-                self.install_policy(entry.flow, ForwardingPolicy.HOLD).addErrback(
-                    lambda failure: self._log.failure("back to hold: {flow}", failure=failure, flow=entry.flow))
+                self._back_to_hold(entry.flow)
         listener.sa_expired(entry.flow, event.spi, event.hard)
+
+    def _back_to_hold(self, flow: Flow) -> None:
+        self.install_policy(flow, ForwardingPolicy.HOLD).addErrback(
+            lambda failure: self._log.failure("back to hold: {flow}", failure=failure, flow=flow))
 
     # Policies
 
@@ -236,14 +257,14 @@ class LinuxForwardingPlane:
             return self._flows.run(flow, self._withdraw)
         return self._flows.run(flow, self._enforce, policy, gateways)
 
-    def _check_running(self) -> None:
+    def _put(self, request: Request) -> "Deferred[list[Message]]":
         """What came late would stay in the kernel after a stop."""
         if self._listener is None:
             raise PlaneError("the forwarding plane is not running")
+        return self._xfrm.request(request)
 
     @inlineCallbacks
     def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> Job:
-        self._check_running()
         template = None
         if policy is ForwardingPolicy.ENCRYPT:
             if gateways is None:
@@ -251,7 +272,7 @@ class LinuxForwardingPlane:
             template = Template(entry.reqid, gateways)
         if (entry.policy, entry.template) != (policy, template):
             outbound = flow_policy(entry.flow, ACTIONS[policy], template, self._config.idle_seconds)
-            yield self._xfrm.request((put_policy if entry.outbound_policy else create_policy)(outbound))
+            yield self._put((put_policy if entry.outbound_policy else create_policy)(outbound))
             entry.outbound_policy = True
             yield self._sets.change(entry.flow, entry.policy, policy)
             entry.policy, entry.template = policy, template
@@ -262,10 +283,14 @@ class LinuxForwardingPlane:
 
     @inlineCallbacks
     def _withdraw(self, entry: FlowEntry) -> Job:
-        """Back to where datagrams are held."""
+        """Back to where datagrams are held; should the hooks not follow, they meet the trap."""
         before, entry.policy, entry.template = entry.policy, None, None
-        yield self._sets.change(entry.flow, before, None)
-        if entry.outbound_policy:
+        try:
+            yield self._sets.change(entry.flow, before, None)
+        except PlaneError as error:
+            self._log.warn("{flow} may stay known to the hooks: {error}", flow=entry.flow, error=error)
+        # Whoever stops us has deleted it, and perhaps put a block of the same selector there.
+        if entry.outbound_policy and self._listener is not None:
             yield self._xfrm.request(delete_policy(Direction.OUT, Selector.of_flow(entry.flow)))
             entry.outbound_policy = False
 
@@ -302,25 +327,24 @@ class LinuxForwardingPlane:
         added: list[IpsecSa] = []
         try:
             for sa in sas:
-                yield self._add_sa(entry, sa)
+                inbound = sa.flow == entry.flow.reversed()
+                if not inbound and sa.flow != entry.flow:
+                    raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
+                yield self._put(add_sa(sa, entry.reqid, inbound))
+                (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
                 added.append(sa)
+                if inbound:
+                    yield self._put_ingress(entry, Template(entry.reqid, Flow(sa.source, sa.destination)))
         except PlaneError:
             yield self._remove_sas(entry, added)
             raise
 
     @inlineCallbacks
-    def _add_sa(self, entry: FlowEntry, sa: IpsecSa) -> Job:
-        self._check_running()
-        inbound = sa.flow == entry.flow.reversed()
-        if not inbound and sa.flow != entry.flow:
-            raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
-        yield self._xfrm.request(add_sa(sa, entry.reqid, inbound))
-        (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
-        template = Template(entry.reqid, Flow(sa.source, sa.destination))
-        if inbound and entry.ingress != template:
-            put = put_policy if entry.ingress else create_policy
-            yield self._xfrm.request(*map(put, ingress_policies(entry.flow, template)))
-            entry.ingress = template
+    def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
+        for policy in ingress_policies(entry.flow, template):
+            if entry.ingress.get(policy.direction) != template:
+                yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
+                entry.ingress[policy.direction] = template
 
     def change_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
@@ -338,16 +362,15 @@ class LinuxForwardingPlane:
 
     def _move_sa(self, entry: FlowEntry, sa: IpsecSa, former: SaKey) -> Job:
         """Its peer has another address. What comes in finds its SA by our own address: nothing changes there."""
-        self._check_running()
         for message in (yield self._xfrm.request(get_sa(*former))):
             state = SaMessage(message.octets)
             state.decode()
-            yield self._xfrm.request(succeed_sa(sa, entry.reqid, state))
+            yield self._put(succeed_sa(sa, entry.reqid, state))
             entry.outbound.add((sa.spi, sa.destination))
         template = Template(entry.reqid, Flow(sa.source, sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template != template:
-            yield self._xfrm.request(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], template,
-                                                            self._config.idle_seconds)))
+            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], template,
+                                                   self._config.idle_seconds)))
             entry.template = template
         yield self._xfrm.request(delete_sa(*former))
         entry.outbound.discard(former)
@@ -366,5 +389,5 @@ class LinuxForwardingPlane:
             entry.outbound -= keys
         if entry.ingress and not entry.inbound:
             back = Selector.of_flow(entry.flow.reversed())
-            yield self._xfrm.request(*(delete_policy(way, back) for way in INGRESS))
-            entry.ingress = None
+            yield self._xfrm.request(*(delete_policy(way, back) for way in entry.ingress))
+            entry.ingress.clear()

@@ -4,6 +4,7 @@ import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
 
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
@@ -22,7 +23,7 @@ from oesvc.kernel.constants import (
 )
 from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute, attributes
 from oesvc.kernel.queue import NFGEN
-from oesvc.kernel.ruleset import TABLE
+from oesvc.kernel.ruleset import TABLE, load
 
 MEMBERSHIP: dict[ForwardingPolicy | None, tuple[str, ...]] = {
     None: (),
@@ -80,6 +81,7 @@ class FlowSets:
     """The sets, changed in transactions."""
 
     def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
         self._socket = NetlinkSocket(reactor, NETLINK_NETFILTER)
 
     def change(self, flow: Flow, before: ForwardingPolicy | None,
@@ -89,6 +91,10 @@ class FlowSets:
         changes = [element(NFT_MSG_NEWSETELEM, name, flow) for name in new if name not in old]
         changes += [element(NFT_MSG_DELSETELEM, name, flow) for name in old if name not in new]
         return self._transaction(*changes) if changes else succeed([])
+
+    def load(self, text: str) -> "Deferred[None]":
+        """Hand a ruleset to `nft`, all or nothing, in a thread of its own. Fails with PlaneError."""
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), load, text)
 
     def delete_table(self) -> "Deferred[list[Message]]":
         return self._transaction(table_request(NFT_MSG_DELTABLE, text(NFTA_TABLE_NAME, TABLE), "delete the table"))

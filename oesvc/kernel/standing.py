@@ -18,8 +18,9 @@ from oesvc.kernel.sad import WARM_UP, add_sa, delete_sa, list_sas
 from oesvc.kernel.spd import Policy, Selector, address, delete_policy, list_policies, put_policy, read_policies
 from oesvc.kernel.structs import SaMessage
 
+CORE = Path("/proc/sys/net/core")
 SETTINGS = {"xfrm_larval_drop": 1, "xfrm_acq_expires": ACQUIRE_EXPIRES}
-"Under net.core, of our network namespace: drop what meets a trap, and ask again soon."
+"Of our network namespace: drop what meets a trap, and ask again soon."
 
 AT_ONCE = 64
 "Requests in one datagram to the kernel."
@@ -32,7 +33,7 @@ Job = Generator[Deferred[Any], Any, Any]
 log = Logger()
 
 
-def set_kernel(settings: dict[str, int], root: Path = Path("/proc/sys/net/core")) -> dict[str, int]:
+def set_kernel(settings: dict[str, int], root: Path = CORE) -> dict[str, int]:
     """Write settings; returns what they were. Raises PlaneError."""
     former = {}
     for name, value in settings.items():

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -21,6 +21,8 @@ from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.sad import add_sa
 from oesvc.kernel.service import LinuxForwardingPlane
+from oesvc.kernel.spd import Selector
+from oesvc.kernel.standing import SETTINGS
 
 HOLD, PASS, DENY, ENCRYPT = ForwardingPolicy
 FLOW = Flow(ip_address("192.1.0.65"), ip_address("192.2.0.66"))
@@ -40,18 +42,26 @@ class Kernel:
         "What is answered to those who ask for an SA."
 
     def request(self, *requests: Request) -> "Deferred[list[Any]]":
-        self.diary += [request.asks for request in requests]
-        if self.refuses and any(self.refuses in request.asks for request in requests):
-            return fail(PlaneError(f"{self.refuses}: refused"))
-        return succeed(self.sas if requests[0].kind == XfrmMessage.GETSA else [])
+        found = self.sas if requests[0].kind == XfrmMessage.GETSA else []
+        return self._ask(*(request.asks for request in requests)).addCallback(lambda _: found)
 
     def change(self, flow: Flow, before: ForwardingPolicy | None,
                after: ForwardingPolicy | None) -> "Deferred[list[Any]]":
-        self.diary.append(f"known: {before and before.name} to {after and after.name}")
-        return succeed([])
+        return self._ask(f"known: {before and before.name} to {after and after.name}")
 
     def delete_table(self) -> "Deferred[list[Any]]":
-        self.diary.append("delete the table")
+        return self._ask("delete the table")
+
+    def load(self, text: str) -> "Deferred[list[Any]]":
+        return self._ask("load the rules")
+
+    def bind(self) -> "Deferred[list[Any]]":
+        return self._ask("take the queue")
+
+    def _ask(self, *asks: str) -> "Deferred[list[Any]]":
+        self.diary += asks
+        if self.refuses and any(self.refuses in each for each in asks):
+            return fail(PlaneError(f"{self.refuses}: refused"))
         return succeed([])
 
     def close(self) -> None:
@@ -62,6 +72,25 @@ class Kernel:
 
     def drop(self, *datagrams: Datagram) -> None:
         self.diary += [f"drop {one.number}" for one in datagrams]
+
+
+class SlowKernel(Kernel):
+    """Does at once what it is asked for, as the kernel does, and answers later, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unanswered: list[tuple[Deferred[list[Any]], Any]] = []
+
+    def _ask(self, *asks: str) -> "Deferred[list[Any]]":
+        answered: Deferred[list[Any]] = Deferred()
+        super()._ask(*asks).addBoth(lambda result: self.unanswered.append((answered, result)))
+        return answered
+
+    def answer(self) -> None:
+        """Until there is nothing more to answer."""
+        while self.unanswered:
+            deferred, result = self.unanswered.pop(0)
+            deferred.callback(result)
 
 
 class Listener:
@@ -81,12 +110,15 @@ class Listener:
 class Plane(LinuxForwardingPlane):
     """A plane that has been started on such a kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: PlaneConfig | None = None, kernel: Kernel | None = None) -> None:
         self.clock = Clock()
         self.released: list[tuple[ForwardingPolicy, float]] = []
-        super().__init__(self.clock, PlaneConfig(), lambda *told: self.released.append(told))
-        self.kernel = self._xfrm = self._sets = self._queue = Kernel()
+        super().__init__(self.clock, config or PlaneConfig(), lambda *told: self.released.append(told))
+        self.kernel = self._xfrm = self._sets = self._queue = kernel or Kernel()
         self.listener = self._listener = Listener()
+
+    def _open_sockets(self) -> None:
+        self._open.append(self.kernel)
 
     def arrive(self, number: int) -> None:
         self._datagram_arrived(Datagram(number, FLOW, 0, 0))
@@ -227,6 +259,17 @@ def test_of_sas_that_the_kernel_refuses_nothing_remains() -> None:
                                  "delete the policy (in) for 192.2.0.66/32 -> 192.1.0.65/32"]
 
 
+@pytest.mark.parametrize("way", ["fwd", "in"])
+def test_of_an_sa_whose_ingress_policies_belong_to_another_program_nothing_remains_but_those(way: str) -> None:
+    plane = Plane()
+    plane.kernel.refuses = f"put a policy ({way}"
+    assert done(plane.add_sas(FLOW, [INBOUND, OUTBOUND])).check(PlaneError)
+    taken_back = [entry for entry in plane.said() if entry.startswith("delete")]
+    forward = ["delete the policy (fwd) for 192.2.0.66/32 -> 192.1.0.65/32"] if way == "in" else []
+    assert taken_back == ["delete the SA 0x00000111 to 192.1.1.4", *forward]
+    assert plane._flows.get(FLOW) is None
+
+
 def test_an_sa_that_is_not_ours_is_never_deleted() -> None:
     """A peer may choose the SPI of an SA that somebody else has with it."""
     plane = Plane()
@@ -343,6 +386,52 @@ def test_a_trap_announces_what_nobody_has_decided_and_a_tunnel_that_has_lost_its
     assert plane.listener.heard == [("acquired", FLOW)] * heard
 
 
+def test_a_flow_whose_sas_went_without_a_word_is_held_and_the_daemon_told_of_their_end() -> None:
+    """As when the kernel's word was lost, or after `ip xfrm state flush`."""
+    plane = Plane()
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane.said()
+    for _ in range(3):
+        plane._event(Acquire(FLOW, Priority.FLOW))
+    assert plane.listener.heard == [("SA expired", FLOW, OUTBOUND.spi, True)]
+    assert plane.said() == ["known: ENCRYPT to None", "delete the policy (out) for 192.1.0.65/32 -> 192.2.0.66/32"]
+    plane.arrive(1)
+    assert plane.listener.heard[1:] == [("acquired", FLOW)]
+
+
+def test_a_flow_that_is_to_be_encrypted_without_any_sa_is_held() -> None:
+    plane = Plane()
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    plane._event(Acquire(FLOW, Priority.FLOW))
+    assert plane.said()[-2] == "known: ENCRYPT to None"
+    assert plane.listener.heard == [("acquired", FLOW)]
+
+
+def test_a_flow_that_the_hooks_do_not_let_go_meets_the_trap_and_is_decided_anew() -> None:
+    plane = Plane()
+    done(plane.install_policy(FLOW, PASS))
+    plane.said()
+    plane.kernel.refuses = "known: PASS to None"
+    assert done(plane.forget(FLOW)) is None
+    assert plane.said()[1:] == ["delete the policy (out) for 192.1.0.65/32 -> 192.2.0.66/32"]
+    plane._event(Acquire(FLOW, Priority.TRAP))
+    assert plane.listener.heard == [("acquired", FLOW)]
+
+
+def test_a_flow_for_which_there_is_no_room_among_the_known_ones_stays_held_and_is_tried_again() -> None:
+    plane = Plane()
+    plane.kernel.refuses = "known: None to PASS"
+    plane.arrive(1)
+    assert "refused" in done(plane.install_policy(FLOW, PASS)).getErrorMessage()
+    plane.clock.advance(2)
+    plane.arrive(2)
+    assert plane.listener.heard == [("acquired", FLOW)] * 2
+    plane.kernel.refuses = ""
+    done(plane.install_policy(FLOW, PASS))
+    assert plane.said()[-2:] == ["accept 1", "accept 2"]
+
+
 def test_a_held_flow_is_announced_again_when_the_daemon_was_silent_for_a_second() -> None:
     plane = Plane()
     for number in range(25):
@@ -366,6 +455,44 @@ def test_a_plane_that_has_stopped_takes_no_orders_that_would_leave_something_beh
     for late in (plane.install_policy(FLOW, PASS), plane.add_sas(FLOW, [INBOUND])):
         assert "not running" in done(late).getErrorMessage()
     assert plane.said() == []
+
+
+def test_a_flow_being_forgotten_when_the_plane_stops_does_not_take_a_block_of_its_own_addresses_with_it() -> None:
+    kernel = SlowKernel()
+    plane = Plane(PlaneConfig(own=(FLOW.source,), never_clear=(ip_network(FLOW.destination),)), kernel)
+    plane._open_sockets()
+    plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+    kernel.answer()
+    plane.forget(FLOW)
+    plane.stop()
+    kernel.unanswered.reverse()
+    kernel.answer()
+    of_flow = [entry for entry in plane.said() if "(out" in entry and entry.endswith(f"for {Selector.of_flow(FLOW)}")]
+    assert of_flow[-1].startswith("put a policy (out, block)")
+
+
+def test_ingress_policies_are_not_put_once_the_plane_stops() -> None:
+    plane = Plane(kernel=(kernel := SlowKernel()))
+    plane._open_sockets()
+    refused = plane.add_sas(FLOW, [INBOUND])
+    plane.stop()
+    kernel.answer()
+    assert "not running" in done(refused).getErrorMessage()
+    assert not any(entry.startswith("put a policy") for entry in plane.said())
+
+
+def test_a_plane_that_is_to_stop_while_it_starts_stops_when_it_stands(tmp_path) -> None:
+    for name in SETTINGS:
+        (tmp_path / name).write_text("7\n")
+    plane = Plane(PlaneConfig(own=(FLOW.source,)), kernel := SlowKernel())
+    plane._core = tmp_path
+    started, stopped = plane.start(plane.listener), plane.stop()
+    kernel.answer()
+    assert (done(started), done(stopped)) == (None, None)
+    said = plane.said()
+    assert said.index("load the rules") < said.index("delete the table") < said.index("close")
+    assert {(tmp_path / name).read_text() for name in SETTINGS} == {"7\n"}
+    assert plane._listener is None and plane._open == []
 
 
 def test_stopping_what_never_started_does_nothing() -> None:
