@@ -51,7 +51,7 @@ def test_alice_reaches_bob_by_every_suite(site: Site, kind: type[Peer], role: st
     """A tunnel, new keys for it begun by either side, and its end."""
     peer, alice, bob = site.peer(kind), site.net["alice"], next(site.bobs)
     peer.configure(suite, bob)
-    with (told(peer=kind.title, role=role, suite=str(suite)) as row,
+    with (told(peer, role, suite) as row,
           site.net.capture("internet", f"host {THEIRS} or net 192.2.0.0/24") as tap):
         if role == "responder":
             peer.initiate()
@@ -78,7 +78,7 @@ def test_alice_reaches_bob_by_every_suite(site: Site, kind: type[Peer], role: st
 def test_peer_begins_a_new_keying_channel_and_we_delete_what_is_not_used(site: Site, kind: type[Peer]) -> None:
     peer, bob = site.peer(kind), next(site.bobs)
     peer.configure(SUITES[3], bob, channel_seconds=60)
-    with (told(peer=kind.title, role="initiator", suite=str(SUITES[3])) as row,
+    with (told(peer, "initiator", SUITES[3]) as row,
           site.net.capture("internet", f"host {THEIRS} or net 192.2.0.0/24") as tap):
         reaches(site.net["alice"], bob)
         stands = time.time()

@@ -36,7 +36,7 @@ def test_we_begin_a_new_keying_channel_and_the_peer_answers_that_it_is_there(sit
     """Nothing is said by IKE meanwhile, but that we ask every five seconds; without answers the tunnel would end."""
     peer, bob = site.peer(kind), next(site.bobs)
     peer.configure(SUITE, bob)
-    with (told(peer=kind.title, role="initiator", suite=str(SUITE)) as row,
+    with (told(peer, "initiator", SUITE) as row,
           site.net.capture("internet", f"host {THEIRS} or net 192.2.0.0/24") as tap):
         reaches(site.net["alice"], bob)
         stands, before = time.time(), site.outbound(bob)
@@ -57,7 +57,7 @@ def test_we_begin_a_new_keying_channel_and_the_peer_answers_that_it_is_there(sit
 def test_peer_learns_that_we_are_there_and_we_learn_that_it_is_not(site: Site, kind: type[Peer]) -> None:
     peer, bob, alice = site.peer(kind), next(site.bobs), site.net["alice"]
     peer.configure(SUITE, bob, silence=2)
-    with (told(peer=kind.title, role="initiator", suite=str(SUITE)) as row,
+    with (told(peer, "initiator", SUITE) as row,
           site.net.capture("internet", f"host {THEIRS} or net 192.2.0.0/24") as tap):
         reaches(alice, bob)
         before = [set(gateway.sas()) for gateway in site.gateways]

@@ -90,7 +90,7 @@ class Peer(abc.ABC):
         assert self._process
         self._process.kill()
         self._process.wait()
-        self.socket.unlink()
+        self.socket.unlink(missing_ok=True)
         for what in ("state", "policy"):
             self.host.run(["ip", "xfrm", what, "flush"])
 

@@ -11,6 +11,7 @@ from tests.lab.gateway import GATEWAYS, Gateway
 from tests.lab.names import SPARE_BOBS, canonical_tree, serve_names
 from tests.lab.network import OUT, Host, Network
 from tests.lab.peers.peer import ALICE, PATIENCE, Peer
+from tests.lab.peers.suites import Suite
 
 
 @dataclass
@@ -65,12 +66,16 @@ def wait_until(so: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def told(**row: str) -> Iterator[dict[str, str]]:
+def told(peer: Peer, role: str, suite: Suite) -> Iterator[dict[str, str]]:
     """A row of docs/interop.md: each thing that was shown is entered when it is."""
-    row = {"rekey": "", "delete": "", "liveness": "", **row, "result": "fails"}
+    row = {"peer": peer.title, "role": role, "suite": str(suite), "rekey": "", "delete": "", "liveness": "",
+           "result": "fails"}
     try:
         yield row
         row["result"] = "passes"
+    except BaseException:
+        peer.kill()  # the next test shall not find a keying channel that is not its own
+        raise
     finally:
         with (OUT / "interop.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
