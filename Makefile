@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-ike bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -36,6 +36,10 @@ check-dns:  ## the long tests of DNSSEC: 20,000 corrupted chains, eight hours of
 bench-ike:  ## CPU of a handshake of IKE beside its arithmetic alone; memory, two cores
 	@$(PYTHON) bench/ike
 
+fuzz:  ## fuzz all that reads from the network, guided by coverage (SECONDS=n of CPU, default 3600; T=targets)
+	@tools/setup-lab fuzz
+	nice -n 19 fuzz/run --seconds $(or $(SECONDS),3600) $(T)
+
 bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same names
 	@$(PYTHON) bench/dns
 
@@ -61,7 +65,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency fuzz/run
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 

@@ -12,13 +12,14 @@ from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import HashError, UnexpectedError
 from oesvc.ike.v1.main_mode import Claimed, IdentitySent, ValueAnswered
 from oesvc.ike.v1.mapping import heard
+from oesvc.ike.v1.negotiation import read_notices
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import Message, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
 from oesvc.ipsec.flow import Flow
 
 LIVENESS = (NotifyType.R_U_THERE, NotifyType.R_U_THERE_ACK)
-ONE_LIVENESS = [{int(type)} for type in LIVENESS]
+ONE_LIVENESS = [[int(type)] for type in LIVENESS]
 
 
 class Informational:
@@ -62,6 +63,8 @@ class Informational:
             raise HashError("an informational message whose HASH(1) does not verify")
         if is_liveness(message):
             return message
+        if any(notification.type in LIVENESS for notification in read_notices(message)):
+            raise UnexpectedError("R-U-THERE, or an answer to it, with something else in its message")
         if connects:
             channel.heard_at = now  # but by its message ID nobody can tell whether it is a repetition
         elif channel.use_id(header.message_id):
@@ -88,8 +91,8 @@ def deletions(message: Message) -> list[Deletion]:
 
 
 def is_liveness(message: Message) -> bool:
-    """Whether it is a message of RFC 3706 and nothing else."""
-    return {notification.type for notification in message.notifications()} in ONE_LIVENESS and not deletions(message)
+    """Whether it is one message of RFC 3706 and nothing else."""
+    return [notification.type for notification in message.notifications()] in ONE_LIVENESS and not deletions(message)
 
 
 def names(message: Message) -> list[str]:

@@ -15,6 +15,7 @@ from oesvc.ike.v1.constants import (
     name_of,
 )
 from oesvc.ike.v1.errors import MalformedError, NoProposalChosenError
+from oesvc.ike.v1.wire.message import Message
 from oesvc.ike.v1.wire.payloads import Notification
 from oesvc.ike.v1.wire.proposals import Attribute, Transform
 from oesvc.ipsec.sa import Lifetime
@@ -103,6 +104,15 @@ def read_lifetime(data: bytes, protocol: int) -> Lifetime:
         return read_attributes(transform, LifeType, *LIFE_ATTRIBUTES[protocol]).lifetime
     except MismatchError as error:
         raise MalformedError(f"a responder's lifetime: {error}") from None
+
+
+def read_notices(message: Message) -> tuple[Notification, ...]:
+    """The notifications of an authentic message, all of which can be acted on. Raises MalformedError."""
+    notices = message.notifications()
+    for notice in notices:
+        if notice.type == NotifyType.RESPONDER_LIFETIME and notice.protocol in LIFE_ATTRIBUTES:
+            read_lifetime(notice.data, notice.protocol)
+    return notices
 
 
 def differences(parts: Iterable[tuple[str, object, Iterable[object]]]) -> str:

@@ -32,7 +32,7 @@ from oesvc.ike.v1.errors import (
 from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
 from oesvc.ike.v1.nat import Nat, explain, hides
-from oesvc.ike.v1.negotiation import lifetime_notice, responder_lifetime
+from oesvc.ike.v1.negotiation import lifetime_notice, read_notices, responder_lifetime
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
 from oesvc.ike.v1.wire.message import Message
@@ -190,7 +190,7 @@ def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     _check_hash(terms, stage.nonce, message)
     suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime,
                                             terms.encapsulation)
-    notices = message.notifications()
+    notices = read_notices(message)
     suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, suite.lifetime))
     ids = message.all(P.IDENTIFICATION)
     if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
@@ -240,7 +240,7 @@ def _read_proposal(terms: Terms, message: Message) -> ToAuthorize:
         if hides(terms.peer, host, terms.nat):
             raise NatError(explain(f"{whose} host", host, terms.peer))
     return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids),
-                       message.notifications())
+                       read_notices(message))
 
 
 def _make_sas(terms: Terms, flow: Flow, suite: Phase2Suite, spis: tuple[int, int], shared: bytes,
