@@ -207,10 +207,20 @@ class NetlinkSocket:
                 continue
             if port == 0:  # From the kernel, not from another process.
                 for sequence, message in split_messages(data):
-                    self._received(sequence, message)
+                    self._take(sequence, message)
+
+    def _take(self, sequence: int, message: Message) -> None:
+        """Whatever one message leads to, the next ones are read: the reactor drops a reader that raises for good."""
+        try:
+            self._received(sequence, message)
+        except Exception:
+            self._log.failure("netlink: a message of type {kind} was not dealt with", kind=message.kind)
 
     def _read_failed(self, error: OSError) -> None:
-        """ENOBUFS: the kernel had more to say than the buffer holds. Lost answers fail; lost datagrams come again."""
+        """ENOBUFS: the kernel had more to say than the buffer holds.
+
+        Lost answers fail; lost datagrams come again, and tell of SAs whose end was lost.
+        """
         self._log.warn("netlink: messages of the kernel were lost: {error}", error=os.strerror(error.errno or 0))
         for exchange in {id(one): one for one in self._exchanges.values()}.values():
             self._finish(exchange, f"{exchange.requests[exchange.last].asks}: the kernel's answer was lost")

@@ -55,10 +55,11 @@ class Selector:
 
     @classmethod
     def read(cls, message: Any, prefix: str = "sel_") -> "Selector":
+        """Other programs' selectors may have bits beyond their prefixes, which the kernel does not look at."""
         family = message[prefix + "family"]
         return cls(
-            ip_network((address(family, message[prefix + "saddr"]), message[prefix + "prefixlen_s"])),
-            ip_network((address(family, message[prefix + "daddr"]), message[prefix + "prefixlen_d"])),
+            ip_network((address(family, message[prefix + "saddr"]), message[prefix + "prefixlen_s"]), strict=False),
+            ip_network((address(family, message[prefix + "daddr"]), message[prefix + "prefixlen_d"]), strict=False),
             message[prefix + "proto"], message[prefix + "sport"], message[prefix + "dport"])
 
     @property

@@ -141,6 +141,13 @@ def test_what_the_peer_sends_is_renewed_by_its_volume_a_little_later_than_the_pe
         assert 0.75 * sends[hard] - 1 <= sends[soft] < receives[soft] < 0.9 * receives[hard]
 
 
+def test_selectors_of_other_programs_are_read_though_they_have_bits_beyond_their_prefix() -> None:
+    body = selector("10.1.2.3", "0.0.0.0", prefix=(8, 0)).ljust(168, b"\0")
+    header = HEADER.pack(HEADER.size + len(body), XfrmMessage.NEWPOLICY, 0, 0, 0)
+    policy, = spd.read_policies([Message(XfrmMessage.NEWPOLICY, header + body)])
+    assert str(spd.Selector.read(policy)) == "10.0.0.0/8 -> 0.0.0.0/0"
+
+
 def test_an_sa_gets_another_lifetime_in_its_place() -> None:
     sa = make_sa(EspTransform(Encryption.AES_GCM_16, 128, None))
     for inbound in False, True:

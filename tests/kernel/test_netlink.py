@@ -14,7 +14,7 @@ from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import HEADER, Message, NetlinkSocket, Request
 
 FLOW = Flow(ip_address("192.1.0.65"), ip_address("192.2.0.66"))
-RTM_GETLINK, NLM_F_DUMP = 18, 0x300
+RTM_NEWLINK, RTM_GETLINK, NLM_F_DUMP = 16, 18, 0x300
 IPV4 = bytes([0x45, *[0] * 11]) + FLOW.source.packed + FLOW.destination.packed
 
 
@@ -84,6 +84,27 @@ class IdleReactor:
 
     def removeReader(self, reader: object) -> None:
         pass
+
+
+def test_what_one_message_leads_to_never_keeps_the_next_from_being_read() -> None:
+    heard: list[int] = []
+
+    def notify(message: Message) -> None:
+        heard.append(message.kind)
+        raise KeyError("something in the daemon")
+
+    asking = NetlinkSocket(IdleReactor(), socket.NETLINK_ROUTE, notify)
+    seen: list[LogEvent] = []
+    globalLogPublisher.addObserver(seen.append)
+    try:
+        for count in 1, 2:
+            asking.post(Request(RTM_GETLINK, bytes(4) + struct.pack("=i", 1) + bytes(8), "").octets(0, False))
+            asking.doRead()
+            assert heard == [RTM_NEWLINK] * count
+    finally:
+        globalLogPublisher.removeObserver(seen.append)
+        asking.close()
+    assert [str(event["log_failure"].value) for event in seen] == ["'something in the daemon'"] * 2
 
 
 def test_a_socket_closed_by_what_it_received_reads_no_more() -> None:
