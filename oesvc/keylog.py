@@ -14,6 +14,9 @@ from oesvc.ipsec.sa import Encryption, Integrity, IpsecSa
 
 IKE_KEYS, ESP_KEYS = "ikev1_decryption_table", "esp_sa"
 "The names that Wireshark gives these files."
+PREFERENCES = "preferences"
+DECRYPT_ESP = "esp.enable_encryption_decode: TRUE\nesp.enable_authentication_check: TRUE\n"
+"Wireshark does neither unasked."
 LONGEST = 24 * 3600
 "Seconds."
 MODE = 0o600
@@ -51,9 +54,9 @@ class KeyLog:
             raise ValueError(f"{seconds:g} seconds; more than 0 and at most {LONGEST} are allowed")
         self.stop()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in (IKE_KEYS, ESP_KEYS):
+        for name, text in ((IKE_KEYS, ""), (ESP_KEYS, ""), (PREFERENCES, DECRYPT_ESP)):
             (self.directory / name).unlink(missing_ok=True)
-            self._append(name, "")
+            self._append(name, text)
         self._ends = self._clock.callLater(seconds, self._over)
         self.log.warn("keys are written to {directory} for {seconds} s", directory=self.directory, seconds=seconds)
 

@@ -7,13 +7,17 @@ import subprocess
 import pytest
 from twisted.internet.task import Clock
 
+from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import ChannelUp, SasReady
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.offers import RFC4322
-from oesvc.ipsec.sa import EspTransform
-from oesvc.keylog import ESP_KEYS, IKE_KEYS, KeyLog, esp_line
-from tests.ike.pair import Pair, private_key
-from tests.ike.pcap import write_pcap
+from oesvc.ipsec.sa import EspTransform, IpsecSa
+from oesvc.keylog import ESP_KEYS, IKE_KEYS, KeyLog
+from tests.esp import protect
+from tests.ike.pair import ALICE, BOB, Pair, private_key
+from tests.ike.pcap import ip_packet, udp_packet, write_packets, write_pcap
+
+ESP = 50
 
 
 def keyed() -> Pair:
@@ -46,16 +50,31 @@ def test_capture_opens_with_every_message_decrypted(tmp_path):
 
 
 @pytest.mark.parametrize("esp", RFC4322.esp, ids=str)
-def test_wireshark_takes_every_transform(tmp_path, esp: EspTransform):
+def test_wireshark_decrypts_every_transform(tmp_path, esp: EspTransform):
     settings = {"profile": RFC4322.__class__("one", RFC4322.phase1[:1], (esp,))}
     pair = Pair(EngineConfig(private_key("a"), **settings), EngineConfig(private_key("b"), **settings))
     pair.initiate()
     pair.run(1)
-    write_pcap(tmp_path / "capture.pcap", pair.capture[:1])
-    (tmp_path / ESP_KEYS).write_text("".join(map(esp_line, pair.a.tunnel_sas())))
-    result = subprocess.run(["tshark", "-r", str(tmp_path / "capture.pcap")], check=True, capture_output=True,
-                            text=True, timeout=60, env={**os.environ, "WIRESHARK_CONFIG_DIR": str(tmp_path)})
-    assert "esp_sa" not in result.stderr and len(pair.a.tunnel_sas()) == 2
+    log = KeyLog(pair.a.engine, Clock(), tmp_path)
+    log.start(60)
+    write(log, pair)
+    there, back = ({sa.flow.source: sa for sa in pair.a.tunnel_sas()}[host] for host in (ALICE, BOB))
+    said = [(there, 5001), (back, 5002), (there, 5003)]
+    packets = [esp_packet(sa, sequence, port) for sequence, (sa, port) in enumerate(said, 1)]
+    write_packets(tmp_path / "capture.pcap", packets)
+    result = subprocess.run(
+        ["tshark", "-r", str(tmp_path / "capture.pcap"), "-T", "fields", "-E", "occurrence=l", "-e", "ip.src", "-e",
+         "udp.dstport", "-e", "esp.icv_good", "-e", "_ws.malformed"], check=True, capture_output=True, text=True,
+        timeout=60, env={**os.environ, "WIRESHARK_CONFIG_DIR": str(tmp_path)})
+    assert result.stdout.splitlines() == [f"{sa.flow.source}\t{port}\t1\t" for sa, port in said]
+    assert "esp_sa" not in result.stderr
+
+
+def esp_packet(sa: IpsecSa, sequence: int, port: int) -> bytes:
+    """A UDP datagram to this port inside, between the gateways outside."""
+    inner = udp_packet(Datagram(b"what nobody else is to read", Endpoint(sa.flow.source, 4000),
+                                Endpoint(sa.flow.destination, port)))
+    return ip_packet(sa.source, sa.destination, ESP, protect(sa, sequence, inner))
 
 
 def test_keys_are_private_and_nothing_is_written_before_or_after(tmp_path):
