@@ -11,7 +11,7 @@ from oesvc.ipsec.flow import Address
 from tests.ike.pair import SG_B, Pair, private_key, public_key
 
 INSIDE = ip_address("10.0.0.4")
-OUTSIDE, ELSEWHERE = ip_address("198.51.100.1"), ip_address("198.51.100.99")
+OUTSIDE, ELSEWHERE = ip_address("198.51.100.1"), ip_address("203.0.113.9")
 NAME = FqdnIdentity("sg-a.example.net")
 
 

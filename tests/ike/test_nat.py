@@ -11,7 +11,9 @@ from oesvc.ike.events import (
     ChannelUp,
     DatagramRefused,
     KeysWanted,
+    TunnelDeleted,
     TunnelFailed,
+    TunnelGone,
     TunnelMoved,
     TunnelProposed,
     TunnelUp,
@@ -245,12 +247,16 @@ def test_message_5_that_stays_on_port_500_behind_a_nat_is_not_taken():
 
 def test_keepalives_are_sent_by_who_is_behind_the_nat_while_there_are_tunnels_and_by_nobody_else():
     pair, _ = keyed(dpd_idle=0.0)
+    channel_of(pair.a).doubtful = True
+    pair.initiate()
+    pair.run(3 * KEEPALIVE_SPACING / 4)  # a second channel stands: one of them speaks for both
     sent = len(pair.capture)
     pair.run(3 * KEEPALIVE_SPACING)
     assert [datagram.data for datagram in pair.capture[sent:]] == [NAT_KEEPALIVE] * 3
     assert ports(pair.capture[sent:], pair.a) == {(4500, 4500)} and not ports(pair.capture[sent:], pair.b)
     assert pair.b.engine.counters()["refused"] == 0
-    pair.do(pair.a, pair.a.engine.delete_tunnel, pair.a.heard(TunnelUp)[0].tunnel)
+    for up in pair.a.heard(TunnelUp):
+        pair.do(pair.a, pair.a.engine.delete_tunnel, up.tunnel)
     pair.run(5.0)
     sent = len(pair.capture)
     pair.run(3 * KEEPALIVE_SPACING)
@@ -271,6 +277,28 @@ def test_new_mapping_is_followed_when_an_authentic_message_comes_from_it(where):
     pair.do(pair.b, pair.b.engine.initiate, ALICE_TO_BOB.reversed(), SG_B, where, standing.identity, [standing.key])
     pair.run()
     assert len(pair.a.heard(TunnelUp)) == 2 and outbound(pair.b).udp == UdpPorts(4500, mapped.port)
+
+
+def test_what_has_moved_is_found_and_counted_where_it_is_now():
+    pair, box = keyed()
+    box.forget(ELSEWHERE)
+    pair.run(70.0)
+    pair.do(pair.a, pair.a.engine.delete_tunnel, pair.a.heard(TunnelUp)[0].tunnel)
+    pair.run()
+    assert pair.b.heard(TunnelDeleted) and pair.a.heard(TunnelGone)[0].confirmed
+    channels, tunnels = pair.b.engine._core.channels, pair.b.engine._core.tunnels
+    assert (channels.near(OUTSIDE), channels.near(ELSEWHERE)) == (0, 1) and channels.with_peer(OUTSIDE) == []
+    pair.do(pair.a, pair.a.engine.close)
+    pair.run()
+    assert len(channels) == channels.near(ELSEWHERE) == tunnels.near(ELSEWHERE) == tunnels.near(OUTSIDE) == 0
+
+
+def test_delete_from_a_new_mapping_is_confirmed_to_it():
+    pair, box = keyed()
+    box.forget()
+    pair.do(pair.a, pair.a.engine.delete_tunnel, pair.a.heard(TunnelUp)[0].tunnel)
+    pair.run(1.0)
+    assert pair.a.heard(TunnelGone)[0].confirmed and channel_of(pair.b).peer == box.mappings[Endpoint(INSIDE, 4500)]
 
 
 def test_rekey_from_a_new_mapping_moves_the_old_tunnel_too():
@@ -364,6 +392,21 @@ def test_keying_channel_is_renewed_on_the_mapped_ports_by_either_end(by):
     assert len(gateway.heard(ChannelUp)) == 2 and gateway.heard(ChannelUp)[1].initiator
     assert ports(pair.capture[sent:], pair.a) == {(4500, 4500)}
     assert ports(pair.capture[sent:], pair.b) == {(4500, mapped.port)}
+
+
+def test_gateways_behind_one_nat_do_not_use_up_each_others_channels():
+    pair, _ = keyed()
+    core, first = pair.b.engine._core, channel_of(pair.b)
+    core.config = replace(core.config, max_channels_per_peer=1)
+    first.standing = replace(first.standing, identity=AddressIdentity(ELSEWHERE))
+    channel_of(pair.a).doubtful = True
+    pair.initiate()
+    pair.run()
+    assert len(core.channels) == 2
+    channel_of(pair.a).doubtful = True
+    pair.initiate()
+    pair.run()
+    assert len(core.channels) == 2 and first in core.channels
 
 
 def test_several_gateways_behind_one_nat_are_told_apart_by_who_they_are():
