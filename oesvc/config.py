@@ -55,6 +55,7 @@ class Config:
     "This gateway's own external addresses; empty: those of the interfaces that lead to the Internet."
     clients: tuple[Network, ...]
     inside: tuple[str, ...]
+    max_flows: int
     max_held: int
     "Datagrams."
     metrics: tuple[Address, int] | Path | None
@@ -109,6 +110,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
     ("gateway", "clients"):         (read.words(read.network), ""),
     ("gateway", "inside"):          (read.words(str), ""),
+    ("gateway", "max-flows"):       (read.between(int, 100, 250_000, ""), "200000"),
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
     ("gateway", "metrics"):         (read.optional(read.loopback), ""),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
@@ -177,6 +179,7 @@ def load(file: Path) -> Config:
         addresses=values["gateway", "address"],
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],
+        max_flows=values["gateway", "max-flows"],
         max_held=values["gateway", "max-held"],
         metrics=values["gateway", "metrics"],
         private_key=values["ike", "private-key"],

@@ -46,10 +46,10 @@ class KeyingDaemon:
                  journal: Journal, clock: Clock, unix_time: Callable[[], float],
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
                  is_ours: Callable[[Address], bool],
-                 calculate: Callable[[Callable[[], Any]], "Deferred[Any]"] = maybeDeferred,
+                 calculate: Callable[[ike.Job], "Deferred[Any]"] = maybeDeferred,
                  key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
-        `calculate` calls a slow function, in a thread where there are some; `key_directory` is for Wireshark's files.
+        `calculate` does a job, in a thread where there are some; `key_directory` is for Wireshark's files.
         """
         self.connections = connections
         self.discovery = discovery
@@ -75,9 +75,11 @@ class KeyingDaemon:
         """A datagram of a flow without policy is held."""
         connection = self.connections.instantiate(flow)
         if connection.forwarding is None:
-            self.notes.take(flow, "a datagram of a flow without policy is held", Arrow("5", Ink.CLEAR, Party.HERE,
-                                                                                  Party.GATEWAY))
+            arrow = Arrow("5", Ink.CLEAR, Party.HERE, Party.GATEWAY)
+            self.notes.take(flow, "a datagram of a flow without policy is held", arrow)
         self.tell(connection, ev.Acquired())
+        if (displaced := self.connections.displaced()) is not None:
+            self.tell(displaced, ev.RoomWanted("there are as many flows as max-flows allows"))
 
     def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
         """An SA of a tunnel reached its soft or hard lifetime."""
@@ -322,13 +324,11 @@ class KeyingDaemon:
             return
         self.notes.take(flow, failure.detail)
         self._log_failure(self.plane.remove_sas(flow, tunnel.sas), f"{flow}: SAs of a failed tunnel")
-        if connection is None:
-            return
-        if tunnel.begun_here:
+        if connection is not None and tunnel.begun_here:
             self.tell(connection, failure)
             if connection.rekey_failed and connection.state is State.KEYED:
                 self._rekey_later(connection)
-        elif not self.tunnels.is_proposed(flow):
+        elif connection is not None and not self.tunnels.is_proposed(flow):
             self.tell(connection, ev.ProposalLapsed(failure.detail))
 
     def _rekey_later(self, connection: Connection) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from oesvc import __version__
+from oesvc.arithmetic import Arithmetic
 from oesvc.config import Config, ConfigError
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
@@ -77,16 +76,16 @@ class GatewayService(Service):
         self._ports: dict[Endpoint, IkePort] = {}
         self._control: Any = None
         self._metrics: Any = None
-        self._threads = ThreadPool(0, config.threads or os.cpu_count() or 1, "arithmetic")
+        self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
                               random.SystemRandom().random)
         classes = ClassTable(config.policies, config.default_class)
         self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
         self.daemon = KeyingDaemon(
-            connections=Connections(classes, config.lifespans), discovery=discovery,
+            connections=Connections(classes, config.lifespans, config.max_flows), discovery=discovery,
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours,
-            calculate=partial(deferToThreadPool, reactor, self._threads),
+            calculate=self._arithmetic.calculate,
             key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
 
@@ -95,7 +94,7 @@ class GatewayService(Service):
         return Deferred.fromCoroutine(self._start()).addErrback(self._cannot_start)
 
     async def _start(self) -> None:
-        self._threads.start()
+        self._arithmetic.start()
         self._open_ike_ports()
         await self._plane.start(self.daemon)
         self._try_resolvers()
@@ -161,7 +160,7 @@ class GatewayService(Service):
         return stopped.addCallback(lambda _: None)
 
     def _stop_threads(self, result: Any) -> Any:
-        self._threads.stop()
+        self._arithmetic.stop()
         return result
 
     def _send(self, datagram: Datagram) -> None:

@@ -335,6 +335,16 @@ def test_proposals_refused_leave_a_bounded_trace_and_that_of_connections_is_kept
     assert not world.daemon.journal._live and world.daemon.journal.entries(FLOW)
 
 
+def test_flow_that_is_displaced_is_forgotten_by_the_plane_and_decided_anew(world):
+    world.daemon.connections._max_flows = 1
+    world.publish(BOB + 1, SG_B)
+    other = Flow(ALICE, SG_A)
+    world.daemon.acquired(other)
+    world.daemon.acquired(FLOW)
+    assert ("forget", str(other)) in world.since()
+    assert world.daemon.connections.get(other) is None and world.connection() is not None
+
+
 def test_what_keying_and_connections_are_told_is_counted(world):
     world.keyed()
     world.says(ike.ChannelFailed(1, SG_B, KeyingFailure.WRONG_SIGNATURE, "no"))

@@ -27,6 +27,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.HardLifetimeReached: Because.KEYS_EXPIRED,
     ev.PeerDeleted: Because.PEER_DELETED,
     ev.FoundIdle: Because.IDLE,
+    ev.RoomWanted: Because.ROOM_WANTED,
 }
 "Events not listed here change nothing about why the connection is what it is."
 

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 
 from oesvc.ipsec.flow import Flow
 from oesvc.oe.aging import Lifespans
@@ -9,13 +10,20 @@ from oesvc.oe.classes import ClassTable
 from oesvc.oe.connection import Connection
 from oesvc.oe.machine import State
 
+MAX_FLOWS = 200_000
+"""The set of flows that the kernel lets pass holds somewhat more."""
+LOOKED_AT = 64
+"Connections, for one that can go; of the rest it is the next ones' turn the next time."
+
 
 class Connections:
     """The connection table. Deadlines lie in a heap; an entry whose time is no longer its connection's is stale."""
 
-    def __init__(self, classes: ClassTable, lifespans: Lifespans) -> None:
+    def __init__(self, classes: ClassTable, lifespans: Lifespans, max_flows: int = MAX_FLOWS) -> None:
         self.classes = classes
         self.lifespans = lifespans
+        self._max_flows = max_flows
+        self._displaced = 0
         self._by_flow: dict[Flow, Connection] = {}
         self._heap: list[tuple[float, int, Flow]] = []
         self._count = 0
@@ -36,6 +44,21 @@ class Connections:
             connection = Connection(flow, self.classes.find(flow.destination), self.lifespans)
             self._by_flow[flow] = connection
         return connection
+
+    def displaced(self) -> Connection | None:
+        """Where there are too many: an old one without a tunnel, which its next datagram may bring back."""
+        if len(self) <= self._max_flows:
+            return None
+        for flow, connection in list(islice(self._by_flow.items(), LOOKED_AT)):
+            if connection.state in (State.CLEAR_TEXT, State.DENY):
+                self._displaced += 1
+                return connection
+            self._by_flow[flow] = self._by_flow.pop(flow)
+        return None
+
+    def bounds(self) -> dict[str, tuple[int, int, int]]:
+        """By option: how much of it is used, the limit, and how often it did not suffice."""
+        return {"max-flows": (len(self), self._max_flows, self._displaced)}
 
     def forget(self, connection: Connection) -> None:
         """Delete an instance, unless another has taken its place."""

@@ -50,6 +50,11 @@ class DelegationBad(Answered):
 
 
 @dataclass(frozen=True, slots=True)
+class RoomWanted(Event):
+    """There are as many flows as are allowed, and this one can be decided anew when it is used again."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerAuthorized(Event):
     """A peer proposed a tunnel for this flow and may act for its far end (section 3.3.3)."""
 

@@ -161,11 +161,13 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     # 3.2.2 Clear-text connection
     (S.CLEAR_TEXT,   ev.Acquired):            stay,
     (S.CLEAR_TEXT,   ev.LifespanEnded):       To(S.EXPIRING),
+    (S.CLEAR_TEXT,   ev.RoomWanted):          To(S.EXPIRED),
     (S.CLEAR_TEXT,   ev.PeerAuthorized):      invited,
     (S.CLEAR_TEXT,   ev.TunnelNegotiated):    keyed,
     # 3.2.3 Deny connection
     (S.DENY,         ev.Acquired):            stay,
     (S.DENY,         ev.LifespanEnded):       To(S.EXPIRING),
+    (S.DENY,         ev.RoomWanted):          To(S.EXPIRED),
     (S.DENY,         ev.PeerAuthorized):      invited,
     (S.DENY,         ev.TunnelNegotiated):    keyed,
     # 3.2.4 Potential OE connection

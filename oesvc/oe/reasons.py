@@ -22,7 +22,7 @@ class Because(Enum):
     KEYS_EXPIRED = "the keys ran out before new ones were agreed"
     IDLE = "nothing used it lately"
     PEER_DELETED = "the peer's gateway closed the tunnel"
-    IN_USE = "it is in use"
+    ROOM_WANTED = "another flow took its place"
     PEER_AUTHORIZED = "the peer's gateway proposed a tunnel and may speak for its end"
 
 

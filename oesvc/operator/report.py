@@ -39,7 +39,8 @@ def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
 
 def bounds(daemon: KeyingDaemon, now: float) -> Bounds:
     """Those of all parts."""
-    return {**daemon.engine.bounds(now), **daemon.discovery.bounds(), **daemon.plane.bounds()}
+    return {**daemon.engine.bounds(now), **daemon.discovery.bounds(), **daemon.plane.bounds(),
+            **daemon.connections.bounds()}
 
 
 def flows(daemon: KeyingDaemon, now: float) -> dict[str, Any]:

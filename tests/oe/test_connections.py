@@ -9,6 +9,7 @@ from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespan, Lifespans
 from oesvc.oe.classes import ClassTable, PolicyLine
 from oesvc.oe.connections import Connections
+from oesvc.oe.machine import State
 from tests.oe.parts import ALICE, BOB, CLEAR, DENY, FLOW, PARANOID, PERMISSIVE
 
 
@@ -61,6 +62,24 @@ def test_each_connection_is_due_when_its_lifespan_ends_and_once():
     connections.forget(connections.instantiate(flows[2]))
     assert connections.next_deadline() is None
     assert connections.due(1e9) == []
+
+
+def test_beyond_the_bound_old_flows_go_that_are_not_encrypted_or_under_way():
+    connections = Connections(table(default=CLEAR), Lifespans(), max_flows=100)
+    flows = [Flow(ALICE, ip_address("192.2.0.0") + n) for n in range(101)]
+    for flow in flows:
+        connections.instantiate(flow).handle(ev.Acquired(), 0.0)
+        assert connections.displaced() is None or len(connections) == 101
+    for flow in flows[:70]:
+        connections.get(flow).state = State.KEYED
+    assert connections.displaced() is None, "of more than are looked at, none can go"
+    victim = connections.displaced()
+    assert victim.flow == flows[70]
+    victim.handle(ev.RoomWanted(), 1.0)
+    assert victim.state is State.EXPIRED and "another flow took its place" in str(victim.reason)
+    connections.forget(victim)
+    assert connections.displaced() is None
+    assert connections.bounds() == {"max-flows": (100, 100, 2)}
 
 
 @pytest.mark.conformance("C-3.2.5-13", "C-3.2.7-05")
