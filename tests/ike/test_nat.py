@@ -21,13 +21,14 @@ from oesvc.ike.events import (
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.ike.v1.config import EngineConfig
-from oesvc.ike.v1.constants import KEEPALIVE_SPACING, NAT_KEEPALIVE, ExchangeType, PayloadType
+from oesvc.ike.v1.constants import KEEPALIVE_SPACING, NAT_KEEPALIVE, Encapsulation, ExchangeType, PayloadType
 from oesvc.ike.v1.identification import pack_host, pack_identity
 from oesvc.ike.v1.main_mode import Ourselves
 from oesvc.ike.v1.nat import is_private
 from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear
+from oesvc.ike.v1.wire.payloads import Payload
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import UdpPorts
 from tests.ike.forge import channel_of, deliver
@@ -163,6 +164,22 @@ def test_who_has_not_announced_nat_traversal_gets_no_nat_d(which):
     assert pair.a.heard(TunnelUp) and {sa.udp for sa in pair.a.tunnel_sas()} == {None}
     for data in (pair.capture[2].data, pair.capture[3].data):
         assert not open_clear(Header.parse(data), data).all(PayloadType.NAT_D)
+
+
+@pytest.mark.parametrize("mode, behind, accepted", [
+    (Encapsulation.UDP_ENCAPSULATED_TUNNEL, True, True), (Encapsulation.TUNNEL, True, False),
+    (Encapsulation.UDP_ENCAPSULATED_TRANSPORT, True, False), (Encapsulation.UDP_ENCAPSULATED_TUNNEL, False, False)])
+def test_encapsulation_within_udp_is_accepted_exactly_where_a_nat_was_found(mode, behind, accepted):
+    pair = keyed()[0] if behind else standing_pair()
+    original_address = Payload(PayloadType.NAT_OA, b"\1\0\0\0" + INSIDE.packed)  # of no use for tunnel mode
+    data = quick_mode_1(pair, ENCAPSULATION=mode, more=[original_address])
+    path = channel_of(pair.b).path
+    pair.inject(Datagram((bytes(4) if behind else b"") + data, path.local, path.peer))
+    assert len(pair.b.heard(TunnelProposed)) == 1 + accepted
+    if not accepted:
+        right = "UDP-ENCAPSULATED-TUNNEL" if behind else "TUNNEL"
+        name = mode.name.replace("_", "-")
+        assert f"encapsulation {name} instead of {right}" in pair.b.heard(DatagramRefused)[-1].reason
 
 
 @pytest.mark.conformance("C-6.2-01", "C-6.2-02")

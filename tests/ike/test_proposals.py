@@ -191,7 +191,7 @@ def test_vendor_ids_and_unknown_payloads_are_tolerated():
 def quick_mode_1(pair: Pair, **changes: object) -> bytes:
     """Quick mode 1 of SG-A with one ESP transform, as it should be but for the changes."""
     what: dict = {"protocol": Protocol.ESP, "transform": 12, "spi": b"\1\2\3\4", "proposals": None,
-                  "ids": [pack_host(ALICE), pack_host(BOB)], "ke": generate(Group.ECP_256).public,
+                  "ids": [pack_host(ALICE), pack_host(BOB)], "ke": generate(Group.ECP_256).public, "more": [],
                   E.ENCAPSULATION: Encapsulation.TUNNEL, E.GROUP: 19, E.INTEGRITY: 5, E.KEY_LENGTH: 128}
     what.update({getattr(E, name, name): value for name, value in changes.items()})
     attributes = tuple(Attribute.of(kind, number) for kind, number in what.items()
@@ -200,7 +200,7 @@ def quick_mode_1(pair: Pair, **changes: object) -> bytes:
         Proposal(1, what["protocol"], what["spi"], (Transform(1, what["transform"], attributes),)),)
     payloads = [Payload(P.SA, pack_sa(proposals)), Payload(P.NONCE, bytes(16)),
                 *([Payload(P.KEY_EXCHANGE, what["ke"])] if what["ke"] else []),
-                *(Payload(P.IDENTIFICATION, body) for body in what["ids"])]
+                *(Payload(P.IDENTIFICATION, body) for body in what["ids"]), *what["more"]]
     return protected(channel_of(pair.a), ExchangeType.QUICK_MODE, 4711, payloads)
 
 
