@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from oesvc.ike.crypto.cipher import CbcState
 from oesvc.ike.crypto.keymat import Secrets
 from oesvc.ike.crypto.signatures import sign
-from oesvc.ike.datagram import Datagram
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import ExchangeType, Flag, PayloadType
 from oesvc.ike.v1.errors import PeerError
@@ -69,12 +68,11 @@ def signing_key(name: str) -> RSAPrivateKey:
     return private_key(name, 1024)
 
 
-def known(victim: Gateway, awaited: Datagram | None, body: bytes) -> bytes:
+def known(victim: Gateway, awaited: bytes, body: bytes) -> bytes:
     """With what a peer, or who listens to it, knows."""
-    if awaited:
-        middle = len(awaited.data) // 2
-        for name, half in zip(HALVES, (awaited.data[:middle], awaited.data[middle:]), strict=True):
-            body = body.replace(name, half)
+    middle = len(awaited) // 2
+    for name, half in zip(HALVES, (awaited[:middle], awaited[middle:]), strict=True):
+        body = body.replace(name, half)
     core = victim.engine._core
     for tunnel in core.tunnels:
         body = body.replace(SPI, (tunnel.outbound_spi or 0).to_bytes(len(SPI), "big"))

@@ -17,29 +17,32 @@ from typing import Any, get_args
 
 from fuzz.finding import fit_for_a_log, hold
 from fuzz.forging import known, mend, seal, signing_key
-from oesvc.ike.datagram import Datagram
+from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import (
     ChannelUp,
     DatagramRefused,
     IkeEvent,
+    LifetimeShortened,
     MessageSeen,
     SasReady,
     TunnelDeleted,
     TunnelFailed,
     TunnelLost,
+    TunnelMoved,
     TunnelProposed,
     TunnelUp,
     Way,
 )
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
-from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, ExchangeType, PayloadType
+from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, NON_ESP_MARKER, ExchangeType, Flag, PayloadType
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ipsec.flow import Flow
 from oesvc.keys.key_pair import public_key
 from tests.ike.forge import channel_of
-from tests.ike.pair import Fault, Gateway, Pair, faithful
+from tests.ike.nat_box import INSIDE, NatBox
+from tests.ike.pair import SG_A, SG_B, Fault, Gateway, Pair, faithful
 
 NAMES = "ab"
 NOT_BEGUN, ALL = -1, 9
@@ -53,9 +56,11 @@ MOST_EVENTS, MOST_DATAGRAMS, MOST_TUNNELS = 200, 200, 1 + MOST_MESSAGES
 "That one input may lead to at either end within 30 s."
 COUNTED = ("channels", "half_open_channels", "tunnels", "calculations")
 "What stays as it is when a datagram is refused, or nothing is told."
-OF_PEERS = (ChannelUp, TunnelProposed, SasReady, TunnelUp, TunnelDeleted, TunnelLost)
+OF_PEERS = (ChannelUp, TunnelProposed, SasReady, TunnelUp, TunnelDeleted, TunnelLost, TunnelMoved,
+            LifetimeShortened)
 KNOWN_EVENTS = get_args(IkeEvent)
 SECOND_FLOW = Flow(ip_address("192.1.0.67"), ip_address("192.2.0.68"))
+NOT_THE_PEER = Endpoint(ip_address("198.51.100.99"), 40001)
 FQDN = FqdnIdentity("gateway.example")
 
 
@@ -82,7 +87,9 @@ WRITTEN = (Kind.SEALED, Kind.SEALED_INFORMATIONAL, Kind.CLEAR, Kind.CLEAR_INFORM
 MESSAGE_IDS = (None, 0x11111111, 0x22222222, 0)
 "By the next two bits; None is that of the datagram awaited."
 MENDED = 0x20
-"Lengths and counts are made right. The two bits above are the header's flags COMMIT and AUTHENTICATION."
+"Lengths and counts are made right."
+ELSEWHERE = 0x80
+"It comes from where the peer is not. The bit between is the header's flag COMMIT."
 OTHER_ID = 0x33333333
 LATER = 0.3
 
@@ -109,6 +116,7 @@ class Step:
     """A moment of the honest handshake, to which a pair can be brought again and again."""
 
     number: int
+    nat: NatBox | None
     now: float
     awaited: Datagram | None
     up: Sequence[bool]
@@ -116,8 +124,9 @@ class Step:
     calls: Sequence[Sequence[tuple[str, tuple[Any, ...]]]]
 
 
-def new_pair(fault: Fault = faithful) -> Pair:
-    pair = Pair(*(EngineConfig(signing_key(name)) for name in NAMES), fault)
+def new_pair(fault: Fault, nat: bool) -> Pair:
+    a, b = (EngineConfig(signing_key(name), identity=FQDN if nat and name == "a" else None) for name in NAMES)
+    pair = Pair(a, b, fault, addresses=(INSIDE if nat else SG_A, SG_B))
     for gateway, other in zip(pair.gateways, reversed(NAMES), strict=True):
         theirs = (public_key(signing_key(other)),)
         gateway.keys = {AddressIdentity(getattr(pair, other).address): theirs, FQDN: theirs}
@@ -125,30 +134,33 @@ def new_pair(fault: Fault = faithful) -> Pair:
 
 
 @cache
-def step(number: int) -> Step:
-    """The moment in which datagram `number` of the handshake is awaited."""
+def step(number: int, nat: bool = False) -> Step:
+    """The moment in which datagram `number` of the handshake is awaited, maybe with a NAT before the initiator."""
     held: list[Datagram] = []
+    box = NatBox() if nat else None
 
-    def held_at(index: int, datagram: Datagram) -> list[tuple[float, Datagram]]:
-        if index < number:
-            return [(0.0, datagram)]
-        held.append(datagram)
-        return []
+    def held_at(index: int, datagram: Datagram) -> Sequence[tuple[float, Datagram]]:
+        copies = (box or faithful)(index, datagram)
+        if index >= number:
+            held.extend(copy for _, copy in copies)
+            return []
+        return copies
 
-    pair = new_pair(held_at)
+    pair = new_pair(held_at, nat)
     for gateway in pair.gateways:
         gateway.engine = Recorder(gateway.engine)
     if number != NOT_BEGUN:
         pair.initiate()
         pair.run(0.3)
-    return Step(number, pair.now, held[0] if held else None,
+    return Step(number, box, pair.now, held[0] if held else None,
                 [bool(gateway.heard(TunnelUp)) for gateway in pair.gateways],
                 [gateway.engine.calls for gateway in pair.gateways])
 
 
 def bring_to(step: Step) -> Pair:
     """Two engines as they were then."""
-    pair = new_pair()
+    box = step.nat and replace(step.nat, mappings=dict(step.nat.mappings))
+    pair = new_pair(box or faithful, nat=bool(box))
     pair.now = step.now
     for gateway, calls in zip(pair.gateways, step.calls, strict=True):
         for name, arguments in calls:
@@ -157,12 +169,12 @@ def bring_to(step: Step) -> Pair:
 
 
 @cache
-def way(number: int, name: str) -> tuple[Header, Datagram]:
+def way(number: int, name: str, nat: bool = False) -> tuple[Header, Datagram]:
     """The header of messages to the victim at this step, and a datagram that goes their way."""
-    awaited = step(number).awaited
+    awaited = step(number, nat).awaited
     if awaited:
-        return Header.parse(_without_marker(awaited)), awaited
-    channel = channel_of(getattr(bring_to(step(number)), name))
+        return Header.parse(without_marker(awaited)), awaited
+    channel = channel_of(getattr(bring_to(step(number, nat)), name))
     return channel.header(ExchangeType.QUICK_MODE, OTHER_ID), Datagram(b"", channel.local, channel.peer)
 
 
@@ -218,16 +230,16 @@ class Attempt:
 class Ladder:
     """A target: what an input says is done to an engine that stands at one of some steps."""
 
-    def __init__(self, *steps: tuple[int, str]) -> None:
+    def __init__(self, *steps: tuple[int, str], nat: bool = False) -> None:
         """Each step is the number of the datagram awaited, and who is the victim: 'a' initiates, 'b' responds."""
-        self.steps = steps
+        self.steps, self.nat = steps, nat
         self._serving: dict[tuple[int, str], Attempt] = {}
 
     def __call__(self, data: bytes) -> None:
         if not data:
             return
         number, name = self.steps[data[0] % len(self.steps)]
-        attempt = self._serving.pop((number, name), None) or Attempt(step(number), name)
+        attempt = self._serving.pop((number, name), None) or Attempt(step(number, self.nat), name)
         attempt.served.append(data)
         in_vain = [self.deliver(attempt, message) for message in messages(data[1:])]
         if not all(in_vain):
@@ -249,9 +261,9 @@ class Ladder:
         if kind is Kind.LATER:
             attempt.pair.run(LATER)
             return False
-        usual, shape = way(attempt.step.number, attempt.victim.name)
+        usual, shape = way(attempt.step.number, attempt.victim.name, self.nat)
         header, proven = _header(usual, how), False
-        body = known(attempt.victim, honest, body)
+        body = known(attempt.victim, without_marker(honest) if honest else b"", body)
         if how & MENDED and kind in WRITTEN:
             body = mend(first, body)
         if kind in (Kind.SEALED, Kind.SEALED_INFORMATIONAL) and attempt.victim.engine.counters()["channels"]:
@@ -260,9 +272,11 @@ class Ladder:
             attempt.inject(honest)
             return False
         elif kind is Kind.CHANGED and honest:
-            data = _changed(_without_marker(honest), first << 8 | body[0] if body else 0, body[1:])
+            data = _changed(without_marker(honest), first << 8 | body[0] if body else 0, body[1:])
         else:
             data = bytes([first]) + body if kind is Kind.RAW else replace(header, next_payload=first).pack(body)
+        if how & ELSEWHERE:
+            shape = replace(shape, peer=NOT_THE_PEER)
         events = attempt.inject(replace(shape, data=_marker(shape) + data))
         forged = attempt.step.number >= PROVEN and not proven
         # What is changed may be what nothing covers; fragments may be those of the honest datagram.
@@ -302,7 +316,8 @@ def _header(usual: Header, how: int) -> Header:
     message_id = MESSAGE_IDS[how >> 3 & 3]
     if Kind(how & 7) in (Kind.SEALED_INFORMATIONAL, Kind.CLEAR_INFORMATIONAL):
         usual = replace(usual, exchange=ExchangeType.INFORMATIONAL, message_id=OTHER_ID)
-    return replace(usual, flags=how >> 6 << 1, message_id=usual.message_id if message_id is None else message_id)
+    usual = replace(usual, flags=how >> 5 & Flag.COMMIT)
+    return usual if message_id is None else replace(usual, message_id=message_id)
 
 
 def _changed(data: bytes, at: int, octets: bytes) -> bytes:
@@ -314,5 +329,5 @@ def _marker(datagram: Datagram) -> bytes:
     return NON_ESP_MARKER if NAT_TRAVERSAL_PORT in (datagram.local.port, datagram.peer.port) else b""
 
 
-def _without_marker(datagram: Datagram) -> bytes:
+def without_marker(datagram: Datagram) -> bytes:
     return datagram.data[len(_marker(datagram)):]

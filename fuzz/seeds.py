@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 
 from fuzz.forging import COOKIES, HALVES, RIGHT, SPI, keys, signing_key
-from fuzz.ladders import ALL, MENDED, Kind, Ladder, bring_to, step
+from fuzz.ladders import ALL, ELSEWHERE, MENDED, Kind, Ladder, bring_to, step, way, without_marker
 from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.records import RecordType
 from oesvc.ike.v1.constants import IPSEC_DOI, NotifyType, PayloadType, Protocol
@@ -41,19 +41,19 @@ def whole(how: int, body: bytes) -> bytes:
 
 def ladder(target: Ladder) -> list[bytes]:
     return [bytes([index]) + message for index, (number, name) in enumerate(target.steps)
-            for message in _for_step(number, name)]
+            for message in _for_step(number, name, target.nat)]
 
 
-def _for_step(number: int, name: str) -> Iterator[bytes]:
-    awaited = step(number).awaited
-    if awaited:
-        payloads = honest(number, name)
+def _for_step(number: int, name: str, nat: bool) -> Iterator[bytes]:
+    if step(number, nat).awaited:
+        payloads = honest(number, name, nat)
         chain = bytes([payloads[0].type]) + pack_chain(payloads)
-        kind = Kind.SEALED if Header.parse(awaited.data).encrypted else Kind.CLEAR
+        kind = Kind.SEALED if way(number, name, nat)[0].encrypted else Kind.CLEAR
         yield framed(kind, chain)
         yield framed(kind | 1 << 3, chain)
         yield framed(kind | MENDED, chain)
         yield framed(kind | MENDED | 1 << 6, chain)
+        yield framed(kind | MENDED | ELSEWHERE, chain)
         yield framed(Kind.HONEST, b"\0")
         yield framed(Kind.CHANGED, b"\0\x1c" + bytes(16))
         yield whole(kind, chain) + whole(Kind.LATER, b"\0") + framed(Kind.HONEST, b"\0")
@@ -68,19 +68,20 @@ def _for_step(number: int, name: str) -> Iterator[bytes]:
                   Payload(P.DELETE, Deletion(Protocol.ESP, (SPI,)).pack())]
     yield framed(Kind.SEALED_INFORMATIONAL | MENDED, bytes([P.HASH]) + pack_chain(everything))
     if number == ALL:
-        proposal = honest(6, "b")
-        yield framed(Kind.SEALED | MENDED, bytes([P.HASH]) + pack_chain(proposal))
+        proposal = honest(6, "b", nat)
+        for how in (MENDED, MENDED | ELSEWHERE):
+            yield framed(Kind.SEALED | how, bytes([P.HASH]) + pack_chain(proposal))
         yield framed(Kind.SEALED | MENDED, bytes([P.HASH]) + pack_chain(
             [payload for payload in proposal if payload.type != P.IDENTIFICATION]
             + [Payload(P.IDENTIFICATION, pack_host(BOB + host)) for host in (0, 1)]))
 
 
-def honest(number: int, name: str) -> list[Payload]:
+def honest(number: int, name: str, nat: bool = False) -> list[Payload]:
     """The payloads of a datagram of the handshake, without what is right for these keys only."""
-    pair, data = bring_to(step(number)), step(number).awaited.data
-    header = Header.parse(data)
+    then, (header, awaited) = step(number, nat), way(number, name, nat)
+    data = without_marker(awaited)
     if header.encrypted:
-        message, _ = open_encrypted(header, data, keys(channel_of(getattr(pair, name)), header)[1])
+        message, _ = open_encrypted(header, data, keys(channel_of(getattr(bring_to(then), name)), header)[1])
     else:
         message = open_clear(header, data)
     return [Payload(payload.type, RIGHT) if payload.type in (P.HASH, P.SIGNATURE) else payload
@@ -114,7 +115,8 @@ def strangers() -> list[bytes]:
     invitation = step(0).awaited.data
     chain = bytes([P.SA]) + invitation[LAYOUT.size:]
     return [bytes([where]) + framed(how, payload) for where in (0, 1) for how, payload in (
-        (0, chain), (1, chain), (2, chain), (4, chain), (8, invitation), (9, bytes(4) + invitation), (16, chain),
+        (0, chain), (1, chain), (2, chain), (4, chain), (8, invitation), (9, bytes(4) + invitation), (9, b"\xff"),
+        (16, chain),
         (32, chain), (64, bytes(9)), (96, chain))]
 
 

@@ -34,19 +34,21 @@ class Target:
         self.finish()
 
 
-def _ladder(*steps: tuple[int, str]) -> Target:
-    ladder = Ladder(*steps)
-    return Target(ladder, partial(seeds.ladder, ladder), share=2, changes=1000)
+def _ladder(*steps: tuple[int, str], nat: bool = False) -> Target:
+    ladder = Ladder(*steps, nat=nat)
+    return Target(ladder, partial(seeds.ladder, ladder), share=2, changes=600)
 
 
 TARGETS: dict[str, Target] = {
     "isakmp": Target(readers.isakmp, seeds.isakmp),
-    "strangers": Target(Strangers(), seeds.strangers, changes=3000),
+    "strangers": Target(Strangers(), seeds.strangers, changes=2000),
     "main-mode-initiator": _ladder((1, INITIATOR), (3, INITIATOR), (5, INITIATOR)),
     "main-mode-responder": _ladder((0, RESPONDER), (2, RESPONDER), (4, RESPONDER)),
     "quick-mode-initiator": _ladder((7, INITIATOR)),
     "quick-mode-responder": _ladder((6, RESPONDER), (8, RESPONDER)),
     "informational": _ladder((3, INITIATOR), (4, RESPONDER), (5, INITIATOR), (ALL, INITIATOR), (ALL, RESPONDER)),
+    "nat-initiator": _ladder((3, INITIATOR), (5, INITIATOR), (7, INITIATOR), (ALL, INITIATOR), nat=True),
+    "nat-responder": _ladder((2, RESPONDER), (4, RESPONDER), (6, RESPONDER), (ALL, RESPONDER), nat=True),
     "dns-message": Target(readers.dns_message, seeds.dns_message),
     "record": Target(readers.record, seeds.record),
 }
