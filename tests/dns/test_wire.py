@@ -1,4 +1,3 @@
-import random
 import struct
 
 import pytest
@@ -8,7 +7,6 @@ from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.question import VALIDATING
 from oesvc.dns.records import RecordType, parse_soa, parse_target
 from oesvc.dns.wire import MAX_RECORDS, Flag, answers_query, parse_message, write_query
-from tests.dns.raw import ask
 
 NAME = parse_name("66.0.2.192.in-addr.arpa")
 QUESTION = to_wire(NAME) + struct.pack("!HH", RecordType.TXT, 1)
@@ -103,25 +101,3 @@ def test_only_the_answer_to_our_own_question_is_an_answer():
     assert not answers_query(message(record(), question=to_wire(NAME) + b"\0\x19\0\1"), query), "another type"
     assert not answers_query(message(record(), flags=0x8980), query), "another opcode"
     assert not answers_query(b"\0\7\x80\0\0\1", query), "a header cut short"
-
-
-def test_100_000_mutated_answers_raise_nothing_but_malformed_data(servers):
-    dice = random.Random(4322)
-    originals = [ask(servers.plain, parse_name(name), rdtype) for name, rdtype in (
-        ("1.2.192.in-addr.arpa", 16), ("77.3.192.in-addr.arpa", 16), ("5.0.20.in-addr.arpa", 16), (".", 48),
-        ("1.x.0.20.in-addr.arpa", 25), ("x.wild.2.192.in-addr.arpa", 16), ("2.192.in-addr.arpa", 43))]
-    refused = 0
-    for turn in range(100_000):
-        data = bytearray(dice.choice(originals))
-        for _ in range(turn % 4):
-            data[dice.randrange(len(data))] = dice.choice((0, 0xC0, 0xFF, dice.randrange(256)))
-        if turn % 3 == 0:
-            del data[dice.randrange(len(data)):]
-        elif turn % 7 == 0:
-            place = dice.randrange(len(data))
-            data[place:place] = dice.randbytes(dice.randrange(9))
-        try:
-            parse_message(bytes(data))
-        except MalformedData:
-            refused += 1
-    assert 30_000 < refused < 100_000
