@@ -23,15 +23,27 @@ WorkId = NewType("WorkId", int)
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """A calculation, to be called in any thread: it touches nothing of the engine's."""
+
+    rank: int
+    "Of several that wait, the one with the lowest is to be done first."
+    run: Callable[[], Any] = field(repr=False)
+
+    def __call__(self) -> Any:
+        """What `work_done` takes."""
+        return self.run()
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """Slow arithmetic is to be done, in any thread: answer with `work_done`.
+    """Slow arithmetic is to be done: answer with `work_done`.
 
     Without an answer the negotiation that needs it runs out of its time.
     """
 
     id: WorkId
-    calculate: Callable[[], Any] = field(repr=False)
-    "Touches nothing of the engine's, and returns what `work_done` takes."
+    calculate: Job
 
 
 @dataclass(frozen=True, slots=True)

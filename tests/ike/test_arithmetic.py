@@ -1,16 +1,20 @@
 """Slow arithmetic is done elsewhere; while it is, and when it fails, nothing goes wrong."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from oesvc.ike.events import DatagramRefused, TunnelFailed, TunnelGone, TunnelUp, Work
+from oesvc.ike.events import DatagramRefused, Job, TunnelFailed, TunnelGone, TunnelUp, Work
 from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.core import _attempt
+from oesvc.ike.v1.offers import MODERN
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, seal_clear
 from oesvc.ike.v1.wire.payloads import Payload
 from tests.ike.forge import deliver
-from tests.ike.pair import Pair
+from tests.ike.pair import Pair, private_key
 
 CALCULATIONS = (5, 3)
 "Of a handshake: by the initiator, and by the responder."
@@ -108,3 +112,61 @@ def test_message_is_not_repeated_while_its_answer_is_being_worked_on():
     assert pair.a.heard(TunnelUp)
     datagrams = [datagram.data for datagram in pair.capture if datagram.local.address == pair.a.address]
     assert len(datagrams) == len(set(datagrams)) == 5
+
+
+def test_arithmetic_of_an_exchange_that_has_ended_is_not_done():
+    pair = slow_pair(1e6)
+    tunnel = pair.initiate()
+    pair.run(0.1)
+    [work] = pair.a.heard(Work)
+    assert work.calculate() is not None
+    pair.do(pair.a, pair.a.engine.delete_tunnel, tunnel)
+    pair.run(8.1)
+    assert work.calculate() is None
+
+
+def test_arithmetic_of_a_stranger_whose_time_is_over_is_not_done():
+    pair = slow_pair(0.0)
+    pair.b.work_delay = 1e6
+    pair.initiate()
+    pair.run(0.1)
+    [work] = pair.b.heard(Work)
+    assert work.calculate() is not None
+    pair.run(9)
+    assert work.calculate() is None and len(pair.b.engine._core.channels) == 0
+
+
+def ranks(pair: Pair) -> list[list[int]]:
+    return [[work.calculate.rank for work in gateway.heard(Work)] for gateway in pair.gateways]
+
+
+def test_ours_goes_first_then_peers_then_strangers():
+    pair = Pair()
+    pair.initiate()
+    pair.run()
+    ours, [key_exchange, signature, phase_2] = ranks(pair)
+    assert max(ours) < phase_2 < key_exchange < signature
+
+
+def test_what_takes_long_goes_after_what_does_not():
+    cheap, dear = Pair(), Pair(*(EngineConfig(private_key(name), replace(MODERN, phase1=MODERN.phase1[8:9]))
+                                 for name in "ab"))
+    for pair in (cheap, dear):
+        pair.initiate()
+        pair.run()
+        assert pair.a.heard(TunnelUp)
+    assert max(ranks(cheap)[1]) < min(ranks(dear)[1][0], ranks(dear)[1][2])
+
+
+def test_arithmetic_that_fails_by_a_fault_of_ours_says_so_and_holds_no_budget():
+    pair = Pair()
+    pair.b.work_delay = 1e6
+    pair.initiate()
+    pair.run(0.5)
+    core = pair.b.engine._core
+    [work] = pair.b.heard(Work)
+    assert core.backlog.waiting
+    fault = Job(0, partial(_attempt, lambda: 1 // 0, lambda: True))()
+    with pytest.raises(ZeroDivisionError):
+        pair.b.engine.work_done(work.id, fault, pair.now)
+    assert not core.backlog.waiting and not core.work_under_way

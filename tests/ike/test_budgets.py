@@ -179,7 +179,7 @@ def test_one_neighbourhood_cannot_take_the_whole_budget(addresses):
     half_open(victim, addresses)
     assert victim.counters()["half_open_channels"] == 32
     assert victim.bounds(0.0)["max-half-open-per-prefix"] == (32, 32, 67)
-    assert "half-open ones near" in victim.events()[-1].reason
+    assert "half-open keying channels near" in victim.events()[-1].reason
     half_open(victim, ["203.0.113.1"])
     assert victim.counters()["half_open_channels"] == 33
     assert len([event for event in victim.events() if isinstance(event, Work)]) == 1
@@ -194,6 +194,68 @@ def test_half_open_channels_are_bounded_in_all_and_their_memory_comes_back():
     for table in ("_by_id", "_by_cookies", "_by_peer", "_half_open"):
         assert not getattr(victim._core.channels, table)
     assert len(victim._core.channels._near) == len(victim._core.channels._half_open_near) == 0
+
+
+@pytest.mark.parametrize("bits, most", [(64, 32), (56, 64), (48, 128)])
+def test_owner_of_a_wide_prefix_gets_little_more_than_that_of_a_narrow_one(bits, most):
+    victim = engine(max_stranger_work=10**6, max_stranger_work_per_prefix=10**6)
+    first = int(ip_address("2001:db8::"))
+    half_open(victim, [ip_address(first + (number << 128 - bits) // 200) for number in range(200)])
+    assert victim.counters()["half_open_channels"] == most
+    half_open(victim, ["2001:db8:1::1", "198.19.1.1"])
+    assert victim.counters()["half_open_channels"] == most + 2
+
+
+def test_full_half_open_channels_make_room_for_a_newcomer_from_where_there_are_most():
+    victim = engine(max_half_open=20, max_stranger_work=10**6, max_stranger_work_per_prefix=10**6)
+    half_open(victim, ["203.0.113.1", *(f"198.19.1.{host}" for host in range(1, 20)), "198.51.100.1", "192.0.2.1"])
+    left = [str(channel.peer.address) for channel in victim._core.channels]
+    assert left == ["203.0.113.1", *(f"198.19.1.{host}" for host in range(3, 20)), "198.51.100.1", "192.0.2.1"]
+    assert victim.bounds(0.0)["max-half-open"] == (20, 20, 2)
+
+
+def test_arithmetic_of_strangers_that_may_wait_is_bounded_and_none_of_them_takes_it_all():
+    victim = engine(max_stranger_work=6, max_stranger_work_per_prefix=4)
+    half_open(victim, [f"198.19.1.{host}" for host in range(1, 9)])
+    events = victim.events()
+    work = [event for event in events if isinstance(event, Work)]
+    assert len(work) == 4 and "there are 4 milliseconds of arithmetic near 198.19.1.8" in events[-1].reason
+    half_open(victim, [f"198.19.{net}.1" for net in range(2, 9)])
+    events = victim.events()
+    assert len([event for event in events if isinstance(event, Work)]) == 2
+    assert "6 milliseconds of arithmetic for strangers" in events[-1].reason
+    bounds = victim.bounds(0.0)
+    assert (bounds["max-stranger-work"], bounds["max-stranger-work-per-prefix"]) == ((6, 6, 5), (4, 4, 4))
+    victim.work_done(work[0].id, work[0].calculate(), 0.0)
+    victim.datagrams_to_send()
+    half_open(victim, ["198.19.9.1"])
+    assert len(victim._core.channels) == 7 and victim.bounds(0.0)["max-stranger-work"][0] == 6
+
+
+def test_arithmetic_for_authenticated_peers_and_ourselves_is_none_of_strangers():
+    pair = Pair()
+    pair.b.engine = engine(max_stranger_work=5)
+    pair.initiate()
+    pair.run()
+    pair.a.work_delay = pair.b.work_delay = 1e6
+    for host in range(20):
+        pair.initiate(Flow(ip_address(f"192.1.0.{host + 1}"), BOB))
+    pair.run(1)
+    assert pair.b.engine.bounds(pair.now)["max-stranger-work"] == (0, 5, 0)
+    assert pair.a.engine.counters()["calculations"] == 20
+
+
+def test_full_keying_channels_make_room_from_those_that_serve_no_tunnel():
+    pair = Pair(b=EngineConfig(private_key("b"), max_channels=1))
+    tunnel = pair.initiate()
+    pair.run(1)
+    half_open(pair.b.engine, ["203.0.113.1"])
+    assert "1 keying channels" in pair.b.engine.events()[-1].reason
+    pair.do(pair.a, pair.a.engine.delete_tunnel, tunnel)
+    pair.run(1)
+    half_open(pair.b.engine, ["203.0.113.1"])
+    assert [str(channel.peer.address) for channel in pair.b.engine._core.channels] == ["203.0.113.1"]
+    assert pair.b.engine.bounds(pair.now)["max-channels"] == (1, 1, 2)
 
 
 def test_channels_of_strangers_are_bounded_in_all_and_ours_are_not():

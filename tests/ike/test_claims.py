@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from oesvc.ike.crypto.signatures import sign
-from oesvc.ike.events import ChannelUp, DatagramRefused, KeysWanted
+from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Work
+from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import FqdnIdentity, Identity
 from oesvc.ike.v1.config import EngineConfig
-from oesvc.ike.v1.constants import ExchangeType, PayloadType
+from oesvc.ike.v1.constants import MAX_VERIFICATIONS, ExchangeType, PayloadType
 from oesvc.ike.v1.identification import pack_identity
 from oesvc.ike.v1.wire.message import seal_encrypted
 from oesvc.ike.v1.wire.payloads import Payload
@@ -80,3 +81,23 @@ def test_keys_of_another_identity_renew_no_channel():
     assert len(list(pair.b.engine._core.channels)) == begun
     pair.do(pair.b, pair.b.engine.keys_found, channel.id, channel.standing.identity, [public_key("a")])
     assert len(list(pair.b.engine._core.channels)) == begun + 1
+
+
+def test_signatures_that_do_not_verify_end_the_channel_before_they_are_much_work(pair):
+    found(pair, MALLORY, ["another"])
+    for number in range(20):
+        channels = pair.b.engine._core.channels
+        claim(pair, MALLORY, bytes([number]) * 256)
+        assert len(channels) == (number < MAX_VERIFICATIONS - 2)
+    assert len(pair.b.heard(Work)) == 1 + MAX_VERIFICATIONS
+    [failed] = pair.b.heard(ChannelFailed)
+    assert failed.failure is KeyingFailure.WRONG_SIGNATURE and proved(pair) == []
+
+
+def test_claims_that_cost_no_arithmetic_leave_time_for_the_right_one(pair):
+    pair.do(pair.b, pair.b.engine.keys_missing, pair.b.heard(KeysWanted)[0].channel, MALLORY, "it has none yet")
+    for _ in range(20):
+        claim(pair, MALLORY)
+    found(pair, MALLORY, "a")
+    claim(pair, MALLORY)
+    assert proved(pair) == [MALLORY]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from oesvc.ike.v1.arithmetic import Backlog
 from oesvc.ike.v1.channels import Channels
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.invitations import Invitations
@@ -11,8 +12,10 @@ from oesvc.ike.v1.tunnels import Tunnels
 class Budgets:
     """Those of an EngineConfig, by the names of its fields."""
 
-    def __init__(self, config: EngineConfig, channels: Channels, tunnels: Tunnels, invitations: Invitations) -> None:
+    def __init__(self, config: EngineConfig, channels: Channels, tunnels: Tunnels, invitations: Invitations,
+                 backlog: Backlog) -> None:
         self._config, self._channels, self._tunnels, self._invitations = config, channels, tunnels, invitations
+        self._backlog = backlog
         self._refused: Counter[str] = Counter()
 
     def exhausted(self, name: str, used: int) -> bool:
@@ -34,6 +37,8 @@ class Budgets:
         used = {
             "max_half_open": channels.half_open(),
             "max_half_open_per_prefix": channels.most_half_open_near(),
+            "max_stranger_work": self._backlog.waiting,
+            "max_stranger_work_per_prefix": self._backlog.most_near(),
             "max_channels": len(channels),
             "max_channels_per_peer": channels.most_standing(),
             "max_channels_per_prefix": channels.most_near(),

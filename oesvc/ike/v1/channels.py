@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
+from itertools import count, islice
 
 from oesvc.ike.crypto.groups import Group
 from oesvc.ike.crypto.keymat import Secrets
@@ -16,7 +16,7 @@ from oesvc.ike.v1.exchange import Exchange
 from oesvc.ike.v1.fragments import Reassembly
 from oesvc.ike.v1.invitations import Invitation
 from oesvc.ike.v1.main_mode import Expectation, Ourselves
-from oesvc.ike.v1.nat import NO_NAT
+from oesvc.ike.v1.nat import NO_NAT, Nat
 from oesvc.ike.v1.prefixes import PerPrefix
 from oesvc.ike.v1.timers import Timer
 from oesvc.ike.v1.tunnels import TunnelRecord
@@ -25,6 +25,9 @@ from oesvc.ike.v1.wire.header import Header
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import Lifetime
+
+LOOKED_AT = 64
+"Channels of which one is chosen that makes room: all would take a millisecond."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,58 +50,65 @@ class Standing:
     "As responder: our lifetime, where it is shorter than the initiator's."
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Channel:
     """One keying channel, from its first message to its end."""
 
-    def __init__(self, id: ChannelId, path: Path, cookie_i: bytes, cookie_r: bytes, ourselves: Ourselves,
-                 main_mode: Exchange, begun: float) -> None:
-        self.begun = begun
-        self.id, self.path = id, path
-        self.nat = NO_NAT
-        self.cookie_i, self.cookie_r = cookie_i, cookie_r
-        self.ourselves, self.main_mode = ourselves, main_mode
-        self.standing: Standing | None = None
-        self.waiting: list[TunnelRecord] = []
-        "Tunnels that begin when the channel stands."
-        self.quick_modes: dict[int, TunnelRecord] = {}
-        "By message ID, until nobody repeats messages of theirs any more."
-        self.used_ids: set[int] = set()
-        self.invitation: Invitation | None = None
-        "As responder: what the initiator said in message 1."
-        self.deadline: Timer | None = None
-        "Of phase 1, then of the channel."
-        self.key_wait: Timer | None = None
-        self.known_keys: dict[Identity, tuple[RsaPublicKey, ...] | str] = {}
-        "As responder: the keys that the DNS has for whom the initiator claimed to be, or why there are none."
-        self.hint: tuple[KeyingFailure, str] | None = None
-        "What unauthenticated messages say about why this fails; told only when the time is over."
-        self.rekey: Timer | None = None
-        self.wants_keys = False
-        "The DNS has been asked for the peer's keys, to replace this channel."
-        self.keepalive: Timer | None = None
-        "Where we are behind a NAT."
-        self.liveness: Timer | None = None
-        self.heard_at = begun
-        "When an authentic message came last."
-        self.first_contact = False
-        "We knew of nothing that we share with the peer when it was begun."
-        self.greeted = False
-        "The peer has been told what there was to tell."
-        self.used_at = begun
-        "When a tunnel was negotiated last."
-        self.dpd_seen = -1
-        "The peer's last R-U-THERE; dpd_asked is ours."
-        self.dpd_asked = 0
-        self.dpd_tries = 0
-        self.fragments = Reassembly()
-        self.takes_fragments = False
-        "The peer has announced that it does."
-        self.rejected = False
-        "As responder: we have told the initiator that its signature does not verify."
-        self.heard = False
-        self.unreachables = 0
-        self.doubtful = False
-        "The peer has fallen silent on it: begin nothing new here."
+    id: ChannelId
+    path: Path
+    cookie_i: bytes
+    cookie_r: bytes
+    ourselves: Ourselves
+    main_mode: Exchange
+    begun: float
+    nat: Nat = NO_NAT
+    standing: Standing | None = None
+    waiting: list[TunnelRecord] = field(default_factory=list)
+    "Tunnels that begin when the channel stands."
+    quick_modes: dict[int, TunnelRecord] = field(default_factory=dict)
+    "By message ID, until nobody repeats messages of theirs any more."
+    used_ids: set[int] = field(default_factory=set)
+    invitation: Invitation | None = None
+    "As responder: what the initiator said in message 1."
+    deadline: Timer | None = None
+    "Of phase 1, then of the channel."
+    key_wait: Timer | None = None
+    known_keys: dict[Identity, tuple[RsaPublicKey, ...] | str] = field(default_factory=dict)
+    "As responder: the keys that the DNS has for whom the initiator claimed to be, or why there are none."
+    hint: tuple[KeyingFailure, str] | None = None
+    "What unauthenticated messages say about why this fails; told only when the time is over."
+    rekey: Timer | None = None
+    wants_keys: bool = False
+    "The DNS has been asked for the peer's keys, to replace this channel."
+    keepalive: Timer | None = None
+    "Where we are behind a NAT."
+    liveness: Timer | None = None
+    heard_at: float = field(init=False)
+    "When an authentic message came last."
+    first_contact: bool = False
+    "We knew of nothing that we share with the peer when it was begun."
+    greeted: bool = False
+    "The peer has been told what there was to tell."
+    used_at: float = field(init=False)
+    "When a tunnel was negotiated last."
+    dpd_seen: int = -1
+    "The peer's last R-U-THERE; dpd_asked is ours."
+    dpd_asked: int = 0
+    dpd_tries: int = 0
+    fragments: Reassembly = field(default_factory=Reassembly)
+    takes_fragments: bool = False
+    "The peer has announced that it does."
+    rejected: bool = False
+    "As responder: we have told the initiator that its signature does not verify."
+    verifications: int = 0
+    "As responder: of its signatures, begun."
+    heard: bool = False
+    unreachables: int = 0
+    doubtful: bool = False
+    "The peer has fallen silent on it: begin nothing new here."
+
+    def __post_init__(self) -> None:
+        self.heard_at = self.used_at = self.begun
 
     @property
     def local(self) -> Endpoint:
@@ -126,6 +136,11 @@ class Channel:
     def initiator(self) -> bool:
         return self.expectation is not None
 
+    def shares(self, tunnel: TunnelRecord) -> bool:
+        """Whether a tunnel is its peer's: a delegation may give the same address and identity to another key."""
+        return (self.standing is not None and tunnel.identity == self.standing.identity
+                and self.standing.key in tunnel.keys)
+
     def header(self, exchange: ExchangeType, message_id: int) -> Header:
         return Header(self.cookie_i, self.cookie_r, 0, exchange, 0, message_id)
 
@@ -150,7 +165,7 @@ class Channels:
         self._by_id: dict[ChannelId, Channel] = {}
         self._by_cookies: dict[tuple[bytes, bytes], Channel] = {}
         self._by_peer: dict[Address, dict[ChannelId, Channel]] = {}
-        self._half_open: set[ChannelId] = set()
+        self._half_open: dict[ChannelId, Channel] = {}
         self._half_open_near, self._near = PerPrefix(), PerPrefix()
 
     def __len__(self) -> int:
@@ -168,7 +183,7 @@ class Channels:
         self._by_peer.setdefault(channel.peer.address, {})[channel.id] = channel
         self._near.add(channel.peer.address)
         if not channel.initiator:
-            self._half_open.add(channel.id)
+            self._half_open[channel.id] = channel
             self._half_open_near.add(channel.peer.address)
 
     def remove(self, channel: Channel) -> None:
@@ -193,6 +208,21 @@ class Channels:
         """Phase 1 is over: the channel counts no longer as half open."""
         channel.standing = standing
         self._leave_half_open(channel)
+
+    def use(self, channel: Channel, now: float) -> None:
+        """A tunnel is negotiated under it."""
+        channel.used_at = now
+        if self._by_id.pop(channel.id, None):
+            self._by_id[channel.id] = channel
+
+    def longest_unused(self) -> list[Channel]:
+        """Some of the standing ones that have not been used for longest, those first."""
+        return [channel for channel in islice(self._by_id.values(), LOOKED_AT) if channel.standing]
+
+    def most_crowded_half_open(self) -> Channel:
+        """Of some of the oldest ones, the one with the most neighbours; who came first, where there are several."""
+        return max(islice(self._half_open.values(), LOOKED_AT), key=lambda channel: self.half_open_near(
+            channel.peer.address))
 
     def get(self, id: ChannelId) -> Channel | None:
         return self._by_id.get(id)
@@ -261,5 +291,5 @@ class Channels:
 
     def _leave_half_open(self, channel: Channel) -> None:
         if channel.id in self._half_open:
-            self._half_open.remove(channel.id)
+            del self._half_open[channel.id]
             self._half_open_near.remove(channel.peer.address)

@@ -55,11 +55,16 @@ class EngineConfig:
     channel_idle: float = 1800.0
     "A keying channel without tunnels that was not used for so long is closed at its end, not replaced."
     max_half_open: int = 1000
-    "Keying channels that strangers, who receive at their addresses, have begun and not finished."
+    """Keying channels that strangers, who receive at their addresses, have begun and not finished; beyond, an old one
+    makes room, from where there are most."""
     max_half_open_per_prefix: int = 32
-    "Of those, from one /24 or /64."
+    "Of those, from one /24 or /64. Of this, as of all per prefix, a /56 may take twice as much and a /48 four times."
+    max_stranger_work: int = 1000
+    "Milliseconds of arithmetic for strangers that may wait; beyond, no further one may begin a keying channel."
+    max_stranger_work_per_prefix: int = 250
     max_channels: int = 10_000
-    "Keying channels; beyond, those of strangers are refused."
+    """Keying channels; beyond, one that has not been used for longest makes room, if it has no tunnels, or strangers
+    get none."""
     max_channels_per_peer: int = 8
     "Standing ones; beyond, the oldest is closed."
     max_channels_per_prefix: int = 256

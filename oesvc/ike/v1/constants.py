@@ -210,6 +210,8 @@ MAX_EXCHANGES = 4096
 "Exchanges that a peer may begin under one keying channel; their message IDs are remembered against replay."
 MAX_IDENTITIES = 3
 "Identities whose keys a responder looks up for one keying channel."
+MAX_VERIFICATIONS = 3
+"Of signatures that an initiator may have refused under one keying channel; a repetition may be meant well."
 UNREACHABLE_IS_CONSISTENT = 3
 "ICMP unreachables that make a pattern, if nothing else is heard (RFC 4322 section 9.2)."
 

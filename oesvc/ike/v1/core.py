@@ -5,9 +5,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from oesvc.ike.crypto.groups import PublicValueError
 from oesvc.ike.datagram import Datagram, Path
-from oesvc.ike.events import IkeEvent, MessageSeen, Way, Work, WorkId
+from oesvc.ike.events import IkeEvent, Job, MessageSeen, Way, Work, WorkId
+from oesvc.ike.v1.arithmetic import Backlog, Customer, Whose
 from oesvc.ike.v1.budgets import Budgets
 from oesvc.ike.v1.channels import Channel, Channels
 from oesvc.ike.v1.config import EngineConfig, Entropy
@@ -20,14 +20,14 @@ from oesvc.ike.v1.constants import (
     RESERVED_SPIS,
 )
 from oesvc.ike.v1.counters import Counters
-from oesvc.ike.v1.exchange import Calculation, Exchange
+from oesvc.ike.v1.exchange import Calculate, Calculation, Exchange
 from oesvc.ike.v1.fragments import LARGEST, split
 from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.main_mode import invite
 from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.tunnels import Tunnels
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 
 
 class Core:
@@ -39,22 +39,28 @@ class Core:
         self.message_1 = invite(config)
         self.counters = Counters()
         self.invitations = Invitations(config, entropy)
-        self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations)
+        self.backlog = Backlog()
+        self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations, self.backlog)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
-        self._work: dict[WorkId, Callable[[Any, float], None]] = {}
+        self._work: dict[WorkId, tuple[Customer, int, Callable[[Any, float], None]]] = {}
         self._work_numbers = count(1)
         self._fragmented = 0
 
-    def calculate(self, calculation: Calculation, then: Callable[[Any, float], None]) -> None:
-        """Have a calculation done; `then` is called with its result."""
+    def calculator(self, whose: Whose, peer: Address) -> Calculate:
+        return partial(self._calculate, Customer(whose, peer))
+
+    def _calculate(self, customer: Customer, calculation: Calculation, wanted: Callable[[], bool],
+                   then: Callable[[Any, float], None]) -> None:
         id = WorkId(next(self._work_numbers))
-        self._work[id] = then
-        self.tell(Work(id, partial(_attempt, calculation)))
+        self._work[id] = customer, calculation.cost, then
+        self.backlog.add(customer, calculation.cost)
+        self.tell(Work(id, Job(customer.whose * calculation.cost, partial(_attempt, calculation.run, wanted))))
 
     def work_done(self, id: WorkId, result: Any, now: float) -> None:
-        then = self._work.pop(id, None)
-        if then:
+        if id in self._work:
+            customer, cost, then = self._work.pop(id)
+            self.backlog.add(customer, -cost)
             then(result, now)
 
     @property
@@ -116,9 +122,9 @@ class Core:
         return spi
 
 
-def _attempt(calculation: Calculation) -> Any:
-    """The result, or the error of the peer's that it ran into."""
+def _attempt(run: Callable[[], Any], wanted: Callable[[], bool]) -> Any:
+    """The result, or the error that it ran into; nothing for whom does not wait any more."""
     try:
-        return calculation()
-    except PublicValueError as error:
+        return run() if wanted() else None
+    except Exception as error:  # raised again in work_done, where it belongs
         return error

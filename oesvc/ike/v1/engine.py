@@ -62,7 +62,7 @@ class IkeEngine:
             detail = explain("our host", flow.source, peer)
             self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.NO_IDENTITY, detail))
             return id
-        tunnel = TunnelRecord(id, flow, local, peer, identity, keys, TunnelState.WAITING,
+        tunnel = TunnelRecord(id, flow, local, peer, identity, tuple(keys), TunnelState.WAITING,
                               now + self._core.config.keying_time)
         self._core.tunnels.add(tunnel)
         self._phase1.attach(tunnel, now)

@@ -35,14 +35,22 @@ class Outcome:
     "Encryption that begins with this step."
 
 
-Calculation = Callable[[], Any]
-"Slow and pure: it may be called in any thread."
+
+@dataclass(frozen=True, slots=True)
+class Calculation:
+    """Slow and pure: it may be run in any thread."""
+
+    cost: int
+    "Milliseconds, about."
+    run: Callable[[], Any]
+
 
 Climb = Generator[Calculation, Any, Outcome]
 "A step on its way to its outcome."
 
-Calculate = Callable[[Calculation, Callable[[Any, float], None]], None]
-"Has a calculation done; calls back with its result, or the PublicValueError in place of it, and the time."
+Calculate = Callable[[Calculation, Callable[[], bool], Callable[[Any, float], None]], None]
+"""Has a calculation done, if it is still wanted when its turn comes; calls back with its result, or the
+error that it ran into, and the time."""
 
 Reached = Callable[[Outcome, float], None]
 Refused = Callable[[PeerError], None]
@@ -142,7 +150,7 @@ class Exchange:
         """Give a step its result, and have the next calculation done or come to its outcome. Raises PeerError."""
         self._climb = None
         try:
-            calculation = climb.throw(result) if isinstance(result, PublicValueError) else climb.send(result)
+            calculation = climb.throw(result) if isinstance(result, Exception) else climb.send(result)
         except StopIteration as end:
             reached(end.value, now)
             return
@@ -157,7 +165,7 @@ class Exchange:
                 except PeerError as error:
                     refused(error)
 
-        self._calculate(calculation, resume)
+        self._calculate(calculation, lambda: self._climb is climb, resume)
 
     @property
     def busy(self) -> bool:

@@ -28,10 +28,11 @@ from oesvc.ike.crypto.signatures import key_that_verifies, sign
 from oesvc.ike.datagram import Path
 from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.ike.v1 import phase1_offer
+from oesvc.ike.v1.arithmetic import COSTS, SIGNATURE_COST
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import NONCE_LENGTH, NotifyType, PayloadType
 from oesvc.ike.v1.errors import IdentityError, NatError, SignatureError
-from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
+from oesvc.ike.v1.exchange import Calculation, Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_identity, parse_identity
 from oesvc.ike.v1.nat import NO_NAT, Nat, discovery, explain, find_nat, is_private
 from oesvc.ike.v1.offers import Phase1Suite, Profile
@@ -181,7 +182,7 @@ def out_1(payloads: tuple[Payload, ...]) -> Outcome:
 
 def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Climb:
     suite, lifetime = phase1_offer.accept_choice(message.one(P.SA), we.profile, we.lifetime)
-    pair = yield partial(generate, suite.group)
+    pair = yield Calculation(COSTS[suite.group], partial(generate, suite.group))
     nonce, extensions = we.entropy(NONCE_LENGTH), announced(message)
     return Outcome(ValueSent(stage.offer, suite, lifetime, extensions, pair, nonce),
                    (Payload(P.KEY_EXCHANGE, pair.public), Payload(P.NONCE, nonce),
@@ -190,7 +191,8 @@ def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Climb:
 
 def in_3_out_4(we: Ourselves, stage: ChoiceSent, message: Message) -> Climb:
     nonce_i, public_i = message.nonce(), message.one(P.KEY_EXCHANGE)
-    public, shared = yield partial(respond, stage.suite.group, public_i)
+    group = stage.suite.group
+    public, shared = yield Calculation(COSTS[group], partial(respond, group, public_i))
     nonce = we.entropy(NONCE_LENGTH)
     nat = _found_nat(we, stage, message)
     agreement = _agree(stage, message, nat, nonce_i + nonce, shared, public_i, public)
@@ -212,7 +214,7 @@ def in_4_out_5(we: Ourselves, stage: ValueSent, message: Message) -> Climb:
         agreement = _agree(stage, message, nat, stage.nonce + nonce_r, shared, pair.public, public_r)
         return agreement, sign(we.private_key, agreement.hash_i(id_body))
 
-    agreement, signature = yield agree_and_sign
+    agreement, signature = yield Calculation(COSTS[stage.suite.group] + SIGNATURE_COST, agree_and_sign)
     return Outcome(IdentitySent(agreement),
                    (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)),
                    state=agreement.secrets.first_state(pair.public, public_r))
@@ -233,7 +235,7 @@ def with_keys_out_6(we: Ourselves, stage: Claimed, keys: Sequence[RsaPublicKey])
         key = key_that_verifies(keys, agreement.hash_i(stage.id_body), stage.signature)
         return key, sign(we.private_key, agreement.hash_r(id_body)) if key else b""
 
-    key, signature = yield verify_and_sign
+    key, signature = yield Calculation(SIGNATURE_COST, verify_and_sign)
     return Outcome(Authenticated(agreement, stage.identity, _verified(key, stage.identity, keys),
                                  stage.initial_contact),
                    (Payload(P.IDENTIFICATION, id_body), Payload(P.SIGNATURE, signature)))
@@ -245,7 +247,7 @@ def in_6(we: Ourselves, stage: IdentitySent, message: Message) -> Climb:
     if expectation is None or identity != expectation.identity:
         raise IdentityError(f"the peer says it is {identity}; {expectation and expectation.identity} was expected")
     keys, digest = expectation.keys, stage.agreement.hash_r(id_body)
-    key = yield partial(key_that_verifies, keys, digest, signature)
+    key = yield Calculation(SIGNATURE_COST, partial(key_that_verifies, keys, digest, signature))
     return Outcome(Authenticated(stage.agreement, identity, _verified(key, identity, keys),
                                  _says_initial_contact(message)))
 

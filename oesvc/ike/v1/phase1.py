@@ -7,11 +7,14 @@ from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelFailed, ChannelUp, DatagramRefused, KeysWanted, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
+from oesvc.ike.v1.admission import Admission
+from oesvc.ike.v1.arithmetic import Whose
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import (
     LAST_ERROR_NOTIFY,
     LINGER,
     MAX_IDENTITIES,
+    MAX_VERIFICATIONS,
     NAT_TRAVERSAL_PORT,
     NO_COOKIE,
     UNREACHABLE_IS_CONSISTENT,
@@ -21,7 +24,6 @@ from oesvc.ike.v1.constants import (
 )
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import (
-    BusyError,
     MalformedError,
     NatError,
     NoProposalChosenError,
@@ -68,6 +70,7 @@ class Phase1:
         """`stands` is called with each channel that comes to stand, before anything is begun under it."""
         self._core, self._phase2, self._informational = core, phase2, informational
         self._stands = stands
+        self._admission = Admission(core, self.end, self.close)
 
     def attach(self, tunnel: TunnelRecord, now: float) -> None:
         """Begin a tunnel under the standing channel, or let it wait for one that is being made, or make one."""
@@ -100,10 +103,11 @@ class Phase1:
     def third_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         """Of a stranger who has got our message 2: this begins a channel. Raises PeerError."""
         invitation = self._core.invitations.redeem(header, datagram.local, datagram.peer, now)
-        self._check_budgets(datagram.peer.address)
+        self._admission.admit(datagram.peer.address)
         stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.shortened,
                            invitation.extensions)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, self._core.calculate)
+        calculate = self._core.calculator(Whose.STRANGERS, datagram.peer.address)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, calculate)
         channel = Channel(self._core.channels.next_id(), datagram.path, header.initiator_cookie,
                           header.responder_cookie, self._ourselves(datagram.path, None), exchange, now)
         channel.invitation = invitation
@@ -204,7 +208,8 @@ class Phase1:
               waiting: Sequence[TunnelRecord] = ()) -> None:
         """Invite a peer to a keying channel, for the tunnels that wait for it."""
         outcome = out_1(self._core.message_1)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate)
+        calculate = self._core.calculator(Whose.OURS, path.peer.address)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, calculate)
         channel = Channel(self._core.channels.next_id(), path, self._core.new_cookie(), NO_COOKIE,
                           self._ourselves(path, expectation), exchange, now)
         channel.waiting.extend(waiting)
@@ -228,16 +233,6 @@ class Phase1:
                                      or any(other.standing for other in self._core.channels.with_peer(peer)))
         self._core.channels.add(channel)
         channel.deadline = self._core.timers.at(deadline, lambda now: self._out_of_time(channel))
-
-    def _check_budgets(self, peer: Address) -> None:
-        channels = self._core.channels
-        for budget, have, what in (
-                ("max_half_open", channels.half_open(), "half-open keying channels"),
-                ("max_half_open_per_prefix", channels.half_open_near(peer), f"half-open ones near {peer}"),
-                ("max_channels_per_prefix", channels.near(peer), f"keying channels near {peer}"),
-                ("max_channels", len(channels), "keying channels")):
-            if self._core.budgets.exhausted(budget, have):
-                raise BusyError(f"there are {have} {what}, and no more are allowed")
 
     def _repeated(self, channel: Channel, now: float) -> None:
         again = channel.main_mode.answer_again(now)
@@ -301,19 +296,24 @@ class Phase1:
         try:
             if isinstance(known, str):
                 raise SignatureError(known)
+            channel.verifications += 1
             channel.main_mode.climb(with_keys_out_6(channel.ourselves, claim, known), verified,
                                     lambda error: self._reject(channel, error), now)
         except SignatureError as error:
             self._reject(channel, error)
 
     def _reject(self, channel: Channel, error: PeerError) -> None:
-        """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another message 5."""
+        """Message 5 was not the initiator's, or its keys are not in the DNS. Wait on for another one, but not for ever:
+        to verify it is work.
+        """
         if not channel.rejected:
             channel.rejected = True
             self._informational.send_notify(channel, Notification(Protocol.ISAKMP, error.notify), None)
         channel.main_mode.step_back()
         channel.suspect(error.failure, str(error))
         self._core.tell(DatagramRefused(channel.peer.address, str(error)))
+        if channel.verifications == MAX_VERIFICATIONS:
+            self.end(channel, error.failure, str(error))
 
     def _up(self, channel: Channel, stage: Authenticated, now: float) -> None:
         agreement, exchange = stage.agreement, channel.main_mode
@@ -348,7 +348,7 @@ class Phase1:
 
     def _expires(self, channel: Channel, when: float) -> None:
         channel.deadline = self._core.timers.at(
-            when, lambda now: self._close(channel, "the keying channel has expired"))
+            when, lambda now: self.close(channel, "the keying channel has expired"))
 
     def _bound_peer(self, peer: Address, identity: Identity) -> None:
         """No peer has more channels than it needs; behind one NAT there may be several peers."""
@@ -357,9 +357,9 @@ class Phase1:
         too_many = standing[:-self._core.config.max_channels_per_peer]
         self._core.budgets.overrun("max_channels_per_peer", len(too_many))
         for channel in too_many:
-            self._close(channel, "the peer has newer keying channels")
+            self.close(channel, "the peer has newer keying channels")
 
-    def _close(self, channel: Channel, why: str) -> None:
+    def close(self, channel: Channel, why: str) -> None:
         """Phase 1 ends with an authenticated delete (RFC 4322 section 3.2.8)."""
         deletion = Deletion(Protocol.ISAKMP, (channel.cookie_i + channel.cookie_r,))
         self._informational.send_delete(channel, deletion, None)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from oesvc.ike.datagram import Path
 from oesvc.ike.events import DatagramRefused, LifetimeShortened, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.v1.arithmetic import Whose
 from oesvc.ike.v1.channels import Channel, Standing
 from oesvc.ike.v1.constants import (
     COMMIT_WAIT,
@@ -67,7 +68,7 @@ class Phase2:
                 return
         message_id = self._core.new_message_id(channel)
         terms, spi = self._terms(channel, standing, message_id), self._core.new_spi()
-        exchange = self._exchange(standing, message_id, INITIATOR)
+        exchange = self._exchange(channel, standing, message_id, Whose.OURS, INITIATOR)
         self._core.tunnels.receives_by(tunnel, spi)
         self._negotiate(tunnel, channel, terms, exchange)
         exchange.climb(out_1(terms, tunnel.flow, spi, standing.group),
@@ -109,7 +110,7 @@ class Phase2:
     def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, header: Header,
                  path: Path, now: float) -> None:
         tunnel.awaits_connected |= bool(header.flags & Flag.COMMIT)
-        channel.used_at = now
+        self._core.channels.use(channel, now)
         heard(self._core, channel, path, now)
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
@@ -209,7 +210,7 @@ class Phase2:
         if not header.message_id or header.message_id in channel.used_ids:
             raise UnexpectedError("quick mode with a message ID that was used before")
         terms = self._terms(channel, standing, header.message_id)
-        exchange = self._exchange(standing, header.message_id, RESPONDER)
+        exchange = self._exchange(channel, standing, header.message_id, Whose.PEERS, RESPONDER)
         try:
             exchange.take(terms, header, data, now,
                           lambda name, outcome, now: self._proposed(channel, standing, terms, exchange, header,
@@ -228,7 +229,7 @@ class Phase2:
         self._check_budgets(exchange.stage, channel.peer.address)
         if not channel.use_id(exchange.message_id):
             raise BusyError("too many exchanges under one keying channel")
-        channel.used_at = now
+        self._core.channels.use(channel, now)
         heard(self._core, channel, path, now)
         self._noticed(channel, exchange.stage.notices, now)
         flow = exchange.stage.flow
@@ -331,9 +332,11 @@ class Phase2:
                      self._core.entropy, channel.local.address, channel.peer.address, channel.nat,
                      _greeting(channel, standing))
 
-    def _exchange(self, standing: Standing, message_id: int, ladder: Ladder) -> Exchange:
+    def _exchange(self, channel: Channel, standing: Standing, message_id: int, whose: Whose,
+                  ladder: Ladder) -> Exchange:
         state = standing.secrets.phase2_state(standing.last_block, message_id)
-        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, NotBegun(), self._core.calculate, state)
+        calculate = self._core.calculator(whose, channel.peer.address)
+        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, NotBegun(), calculate, state)
 
     def _channel(self, tunnel: TunnelRecord) -> Channel | None:
         return self._core.channels.get(tunnel.channel_id) if tunnel.channel_id is not None else None

@@ -1,36 +1,43 @@
 """Counts by neighbourhood: who has one address in a prefix has them all."""
 
+from collections.abc import Iterator
+
 from oesvc.ipsec.flow import Address
 
-PREFIX_BITS = {4: 24, 6: 64}
+SHARES = {(4, 24): 1, (6, 64): 1, (6, 56): 2, (6, 48): 4}
+"""Prefixes that one owner may well have (RFC 6177), by version and bits, and how many times as much as the longest
+the wider ones may take: who has a /48 has 65,536 times a /64."""
 
 
 class PerPrefix:
-    """How many there are of something in each /24 or /64; empty ones take no memory."""
+    """How much there is of something in each prefix; empty ones take no memory."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[int, int], int] = {}
+        self._counts: dict[tuple[int, int, int], int] = {}
 
-    def add(self, address: Address) -> None:
-        prefix = _prefix(address)
-        self._counts[prefix] = self._counts.get(prefix, 0) + 1
+    def add(self, address: Address, amount: int = 1) -> None:
+        for prefix in _prefixes(address):
+            self._counts[prefix] = self._counts.get(prefix, 0) + amount
+            if not self._counts[prefix]:
+                del self._counts[prefix]
 
     def remove(self, address: Address) -> None:
-        prefix = _prefix(address)
-        self._counts[prefix] -= 1
-        if not self._counts[prefix]:
-            del self._counts[prefix]
+        self.add(address, -1)
 
     def count(self, address: Address) -> int:
-        return self._counts.get(_prefix(address), 0)
+        """As if all were in one /24 or /64: of the prefixes around an address, the one with most of its share."""
+        return max(self._counts.get(prefix, 0) // SHARES[prefix[:2]] for prefix in _prefixes(address))
 
     def most(self) -> int:
         """In the prefix with the most."""
-        return max(self._counts.values(), default=0)
+        return max((count // SHARES[prefix[:2]] for prefix, count in self._counts.items()), default=0)
 
     def __len__(self) -> int:
         return len(self._counts)
 
 
-def _prefix(address: Address) -> tuple[int, int]:
-    return address.version, int(address) >> (address.max_prefixlen - PREFIX_BITS[address.version])
+def _prefixes(address: Address) -> Iterator[tuple[int, int, int]]:
+    number = int(address)
+    for version, bits in SHARES:
+        if version == address.version:
+            yield version, bits, number >> (address.max_prefixlen - bits)

@@ -20,6 +20,7 @@ from hmac import compare_digest
 from oesvc.ike.crypto.groups import Group, KeyPair, generate, respond
 from oesvc.ike.crypto.keymat import Secrets, phase2_keymat
 from oesvc.ike.v1 import phase2_offer
+from oesvc.ike.v1.arithmetic import COSTS
 from oesvc.ike.v1.config import Entropy
 from oesvc.ike.v1.constants import NONCE_LENGTH, Encapsulation, PayloadType, Protocol
 from oesvc.ike.v1.errors import (
@@ -29,7 +30,7 @@ from oesvc.ike.v1.errors import (
     PeerError,
     RefusedError,
 )
-from oesvc.ike.v1.exchange import Climb, Ladder, Outcome, Step
+from oesvc.ike.v1.exchange import Calculation, Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
 from oesvc.ike.v1.nat import Nat, explain, hides
 from oesvc.ike.v1.negotiation import lifetime_notice, read_notices, responder_lifetime
@@ -147,7 +148,7 @@ class Complete:
 
 
 def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Climb:
-    pair = yield partial(generate, group)
+    pair = yield Calculation(COSTS[group], partial(generate, group))
     nonce = terms.entropy(NONCE_LENGTH)
     payloads = (Payload(P.SA, phase2_offer.offer(terms.profile, group, terms.lifetime, spi, terms.encapsulation)),
                 Payload(P.NONCE, nonce),
@@ -169,7 +170,8 @@ def in_1(terms: Terms, _: NotBegun, message: Message) -> Outcome:
 
 def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
     """The owner accepts the tunnel: now the arithmetic is worth its cost."""
-    public, shared = yield partial(respond, stage.suite.group, stage.public)
+    group = stage.suite.group
+    public, shared = yield Calculation(COSTS[group], partial(respond, group, stage.public))
     nonce = terms.entropy(NONCE_LENGTH)
     nonces = stage.nonce + nonce
     inbound, outbound = _make_sas(terms, stage.flow, stage.suite, (spi, stage.spi), shared, nonces)
@@ -196,7 +198,8 @@ def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")
     nonces = stage.nonce + message.nonce()
-    shared = yield partial(stage.key_pair.shared_secret, message.one(P.KEY_EXCHANGE))
+    public = message.one(P.KEY_EXCHANGE)
+    shared = yield Calculation(COSTS[stage.group], partial(stage.key_pair.shared_secret, public))
     inbound, outbound = _make_sas(terms, stage.flow, suite, (stage.spi, spi), shared, nonces)
     return Outcome(Answered(inbound, outbound, Payload(P.HASH, terms.final_hash(nonces)), notices))
 

@@ -1,6 +1,7 @@
 """Tunnels: each one, from its proposal to its deletion, and all of them by what finds them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 
@@ -23,32 +24,36 @@ class TunnelState(Enum):
     DELETING = "we have told the peer"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class TunnelRecord:
     """One tunnel, or attempt at one."""
 
-    def __init__(self, id: TunnelId, flow: Flow, local: Address, peer: Address, identity: Identity,
-                 keys: Sequence[RsaPublicKey], state: TunnelState, gives_up: float) -> None:
-        self.id, self.flow, self.local, self.peer = id, flow, local, peer
-        self.identity, self.keys, self.state = identity, tuple(keys), state
-        self.gives_up = gives_up
-        "When the negotiation must be over."
-        self.renewed = False
-        "It was begun anew once, because its keying channel had come to nothing."
-        self.channel_id: ChannelId | None = None
-        self.path: Path | None = None
-        "On which its datagrams go within UDP; None: they go as ESP."
-        self.quick_mode: Exchange | None = None
-        self.terms: Terms | None = None
-        "Of the quick mode."
-        self.inbound_spi: int | None = None
-        self.outbound_spi: int | None = None
-        self.up_since: float | None = None
-        self.awaits_connected = False
-        "The peer has set the commit bit: nothing is to be sent before it says CONNECTED (RFC 2408 section 3.1)."
-        self.deadline: Timer | None = None
-        "Of the negotiation, then of each try to delete."
-        self.tries = 0
-        "To delete."
+    id: TunnelId
+    flow: Flow
+    local: Address
+    peer: Address
+    identity: Identity
+    keys: tuple[RsaPublicKey, ...]
+    state: TunnelState
+    gives_up: float
+    "When the negotiation must be over."
+    renewed: bool = False
+    "It was begun anew once, because its keying channel had come to nothing."
+    channel_id: ChannelId | None = None
+    path: Path | None = None
+    "On which its datagrams go within UDP; None: they go as ESP."
+    quick_mode: Exchange | None = None
+    terms: Terms | None = None
+    "Of the quick mode."
+    inbound_spi: int | None = None
+    outbound_spi: int | None = None
+    up_since: float | None = None
+    awaits_connected: bool = False
+    "The peer has set the commit bit: nothing is to be sent before it says CONNECTED (RFC 2408 section 3.1)."
+    deadline: Timer | None = None
+    "Of the negotiation, then of each try to delete."
+    tries: int = 0
+    "To delete."
 
     def place(self, sa: IpsecSa) -> IpsecSa:
         """An SA of its between where both ends are now: a NAT may have moved the peer since it was agreed on."""
