@@ -15,7 +15,7 @@ from fuzz.corpora import KEPT, WORK, begin
 
 LONGEST = 2048
 "Octets of an input."
-LIMITS = ("-timeout=30", "-rss_limit_mb=1024", f"-max_len={LONGEST}")
+LIMITS = ("-timeout=120", "-rss_limit_mb=1024", f"-max_len={LONGEST}")
 
 
 def main(name: str, corpus: str, seconds: str) -> None:

@@ -5,7 +5,7 @@ message ID and flags), the type of its first payload, and its payloads. The last
 
 A pair is brought to its step by the calls that brought another one there, results of the arithmetic included, so that
 this costs no arithmetic. What only made an engine refuse has changed nothing, so it may serve the next input too:
-after `patience` of them the honest handshake is let go on, and has to end well.
+after PATIENCE of them the honest handshake is let go on, and has to end well.
 """
 
 from collections.abc import Callable, Sequence
