@@ -367,11 +367,11 @@ class LinuxForwardingPlane:
             state.decode()
             yield self._put(succeed_sa(sa, entry.reqid, state))
             entry.outbound.add((sa.spi, sa.destination))
-        template = Template(entry.reqid, Flow(sa.source, sa.destination))
-        if entry.policy is ForwardingPolicy.ENCRYPT and entry.template != template:
-            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], template,
-                                                   self._config.idle_seconds)))
-            entry.template = template
+        before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
+        if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
+            policy = flow_policy(entry.flow, ACTIONS[entry.policy], now, self._config.idle_seconds)
+            yield self._put(put_policy(policy))
+            entry.template = now
         yield self._xfrm.request(delete_sa(*former))
         entry.outbound.discard(former)
 

@@ -330,6 +330,16 @@ def test_to_another_address_the_new_outbound_sa_is_there_first_then_the_policy_t
     assert "delete the SA 0x00000222 to 198.51.100.9" in plane.said()
 
 
+def test_policy_that_goes_by_another_gateway_stays_there() -> None:
+    plane, elsewhere = Plane(), Flow(GATEWAYS.source, ip_address("192.1.1.6"))
+    done(plane.add_sas(FLOW, [OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, elsewhere))
+    plane.kernel.sas = [kernels_own(OUTBOUND)]
+    plane.said()
+    done(plane.change_sas(FLOW, [moved(OUTBOUND, MOVED)]))
+    assert not any("policy" in entry for entry in plane.said())
+
+
 def test_an_outbound_sa_that_has_expired_is_not_made_anew_elsewhere() -> None:
     plane = Plane()
     done(plane.add_sas(FLOW, [OUTBOUND]))
