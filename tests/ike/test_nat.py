@@ -19,7 +19,7 @@ from oesvc.ike.events import (
     TunnelUp,
 )
 from oesvc.ike.failures import KeyingFailure
-from oesvc.ike.identity import AddressIdentity
+from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.constants import KEEPALIVE_SPACING, NAT_KEEPALIVE, Encapsulation, ExchangeType, PayloadType
 from oesvc.ike.v1.identification import pack_host, pack_identity
@@ -37,6 +37,7 @@ from tests.ike.pair import ALICE, ALICE_TO_BOB, BOB, SG_B, Pair, private_key, pu
 from tests.ike.test_handshake import NAMES, sa_set
 from tests.ike.test_proposals import quick_mode_1, standing_pair
 
+INSIDE6 = ip_address("2001:db8::4")
 PRIVATE_HOST = ip_address("10.1.2.3")
 WITHOUT = frozenset(Extension) - {Extension.NAT_TRAVERSAL}
 @pytest.mark.parametrize("address, private", [
@@ -208,6 +209,19 @@ def test_gateway_behind_a_nat_of_its_own_is_known_by_the_address_that_delegation
     pair.initiate()
     pair.run()
     assert [up.identity for up in pair.b.heard(ChannelUp)] == [AddressIdentity(OUTSIDE)] * 2
+
+
+@pytest.mark.parametrize("given, local, initiator, plain, translated", [
+    (None, INSIDE, True, INSIDE, INSIDE),
+    ("gw.example.net", INSIDE, True, "gw.example.net", "gw.example.net"),
+    ("gw.example.net", INSIDE, False, INSIDE, "gw.example.net"),
+    (OUTSIDE, INSIDE, True, OUTSIDE, OUTSIDE), (OUTSIDE, INSIDE, False, OUTSIDE, OUTSIDE),
+    (OUTSIDE, INSIDE6, True, INSIDE6, INSIDE6)])
+def test_who_we_say_we_are_without_a_nat_and_behind_one(given, local, initiator, plain, translated):
+    def identity(who):
+        return who and (FqdnIdentity(who) if isinstance(who, str) else AddressIdentity(who))
+    config = EngineConfig(private_key("a"), identity=identity(given))
+    assert config.identities(local, initiator) == (identity(plain), identity(translated))
 
 
 @pytest.mark.conformance("C-6.2-01")
