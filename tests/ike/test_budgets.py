@@ -8,17 +8,20 @@ import pytest
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import DatagramRefused, TunnelFailed, TunnelUp, Way, Work
 from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import AddressIdentity
 from oesvc.ike.v1.channels import Channels
 from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.constants import MAX_TRANSFORMS
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import MODERN
 from oesvc.ike.v1.timers import SLACK, Timers
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, seal_clear
 from oesvc.ike.v1.wire.payloads import Payload
+from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa
 from oesvc.ipsec.flow import Flow
 from tests.ike.forge import channel_of, to
-from tests.ike.pair import BOB, SG_B, Pair, entropy, private_key
+from tests.ike.pair import BOB, SG_A, SG_B, Pair, entropy, private_key, public_key
 
 LOCAL = Endpoint(SG_B, 500)
 
@@ -59,17 +62,17 @@ def test_flood_of_spoofed_first_messages_is_answered_and_leaves_nothing_behind()
 
 
 def test_flood_of_ever_different_first_messages_is_read_at_a_bounded_rate_into_bounded_memory():
-    victim = engine(new_invitations=50, max_invitation_octets=100_000)
+    victim = engine(new_invitations=150, max_invitation_octets=100_000)
     for number, datagram in enumerate(first_messages(2000, different=True)):
         victim.receive_datagram(datagram, number / 200)
     counters = victim.counters()
-    assert 500 <= counters["first_messages"] <= 700 and counters["refused"] == 2000 - counters["first_messages"]
+    assert 750 <= counters["first_messages"] <= 900 and counters["refused"] == 2000 - counters["first_messages"]
     invitations = victim._core.invitations
     assert 20 < len(invitations) < 60 and invitations._octets <= 100_000
     assert len(invitations._by_body) == len(invitations._by_number) == len(invitations._unproven) + 1
-    assert "more than 50 different messages 1 a second" in victim.events()[-1].reason
+    assert "more than 150 new portions of messages 1 a second" in victim.events()[-1].reason
     bounds = victim.bounds(10.0)
-    assert bounds["new-invitations"] == (50, 50, counters["refused"])
+    assert bounds["new-invitations"] == (150, 150, counters["refused"])
     used, most, forgotten = bounds["max-invitation-octets"]
     assert 0.9 * most < used <= most == 100_000 and forgotten == counters["first_messages"] + 1 - len(invitations)
     assert victim.bounds(12.0)["new-invitations"][0] == 0
@@ -112,6 +115,51 @@ def test_proven_invitations_are_bounded_too():
     counters = pair.b.engine.counters()
     assert (counters["proven_invitations"], counters["invitations"]) == (3, 3) and len(pair.b.heard(TunnelUp)) == 6
     assert pair.b.engine.bounds(pair.now)["max-proven-invitations"] == (3, 3, 4)
+
+
+def handshakes(pair: Pair, wordings, network: str) -> None:
+    """As many as there are wordings, each from another address of a network, all of whom prove themselves."""
+    for host, number in enumerate(wordings, 1):
+        address = ip_address(f"{network}.{host}")
+        pair.a.address, pair.b.keys[AddressIdentity(address)] = address, (public_key("a"),)
+        pair.a.engine = IkeEngine(EngineConfig(private_key("a")), entropy(number))
+        pair.a.engine._core.message_1 += Payload(13, bytes([number])),
+        pair.initiate(Flow(address, BOB))
+        pair.run(1)
+
+
+def test_no_neighbourhood_pushes_out_what_others_or_we_ourselves_say():
+    pair = Pair(b=EngineConfig(private_key("b"), max_proven_invitations=10))
+    handshakes(pair, [1], "198.51.100")
+    handshakes(pair, range(2, 22), "203.0.113")
+    invitations = pair.b.engine._core.invitations
+    assert len(pair.b.heard(TunnelUp)) == 21 and invitations.proven == 10 and len(invitations._proved_near) == 2
+    known = [body[-1] for body in (invitation.body for invitation in invitations._proven.values())]
+    assert known[1:] == list(range(1, 10)) and invitations._own in invitations._proven
+    handshakes(pair, range(22, 30), "198.19.1")
+    assert invitations._own in invitations._proven and invitations.proven == 10 and invitations._outlived == 8
+    assert len(invitations._provers) == 9
+
+
+def test_long_wording_costs_its_sender_more_than_a_short_one():
+    def read(octets: int) -> int:
+        victim, [datagram] = engine(new_invitations=40), first_messages(1)
+        message = open_clear(Header.parse(datagram.data), datagram.data)
+        for number in range(100):
+            worded = seal_clear(message.header, [*message.payloads, Payload(13, number.to_bytes(octets, "big"))])
+            victim.receive_datagram(replace(datagram, data=worded), 1.0)
+        return victim.counters()["first_messages"]
+    assert 30 <= read(4) <= 50 and 1 <= read(8000) <= 3
+
+
+def test_offer_of_more_transforms_than_any_daemon_has_is_not_judged():
+    transforms = tuple(Transform(number % 256, 1, (Attribute.of(4, number),)) for number in range(MAX_TRANSFORMS + 1))
+    for most, said in (MAX_TRANSFORMS, "no proposal is acceptable"), (MAX_TRANSFORMS + 1, "more than 255 transforms"):
+        victim = engine()
+        offer = pack_sa((Proposal(1, 1, b"", transforms[:100]), Proposal(2, 1, b"", transforms[100:most])))
+        header = Header(bytes(7) + b"\1", bytes(8), 0, 2, 0, 0)
+        victim.receive_datagram(Datagram(seal_clear(header, [Payload(1, offer)]), LOCAL, Endpoint(SG_A, 500)), 0.0)
+        assert said in victim.events()[-1].reason
 
 
 def third_message(pair: Pair) -> Datagram:

@@ -19,6 +19,7 @@ from oesvc.ike.v1.constants import DPD_SPACING, DPD_TRIES, TIME_TO_RENEW, Notify
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.negotiation import lifetime_notice
 from oesvc.ike.v1.wire.payloads import Notification, Payload
+from oesvc.ike.v1.wire.proposals import Attribute
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Lifetime
 from tests.ike.forge import channel_of, deliver, informational
@@ -277,3 +278,17 @@ def test_rebooted_peers_tunnel_comes_up_again():
     pair.initiate(Flow(BOB, ip_address("192.1.0.65")), by=pair.b)
     pair.run(1)
     assert len(pair.b.heard(TunnelUp)) == 2
+
+
+@pytest.mark.parametrize("phase", ["phase1_lifetime", "phase2_lifetime"])
+def test_lifetime_by_volume_beyond_all_measure_is_none(phase, monkeypatch):
+    """In eight octets, which an attribute may have; what we say in return, such as RESPONDER-LIFETIME, has four."""
+    def of(type: int, number: int) -> Attribute:
+        return honest(type, number) if number < 1 << 32 else Attribute(type, number.to_bytes(8, "big"), basic=False)
+
+    honest = Attribute.of
+    monkeypatch.setattr(Attribute, "of", of)
+    pair = keyed({phase: Lifetime(86400, 1 << 33)})
+    monkeypatch.undo()
+    assert up(pair.a) == up(pair.b) == 1
+    assert [sa.lifetime for sa in pair.b.tunnel_sas()] == 2 * [Lifetime(3600)]

@@ -46,7 +46,8 @@ class EngineConfig:
     extensions: Extensions = frozenset(Extension)
     "Announced to peers."
     new_invitations: int = 200
-    "Messages 1 of a wording never seen that are read in a second; known ones cost microseconds and are not limited."
+    """Portions of 256 octets of messages 1 of a wording never seen that are read in a second; known ones cost
+    microseconds and are not limited."""
     max_invitation_octets: int = 4_000_000
     "Of those by which nobody has proved an identity yet."
     max_proven_invitations: int = 256

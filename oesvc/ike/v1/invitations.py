@@ -23,10 +23,12 @@ from oesvc.ike.v1.constants import COOKIE_LENGTH, ExchangeType, PayloadType
 from oesvc.ike.v1.errors import BusyError, MalformedError, UnexpectedError
 from oesvc.ike.v1.main_mode import invite
 from oesvc.ike.v1.offers import Phase1Suite
+from oesvc.ike.v1.prefixes import PerPrefix
 from oesvc.ike.v1.vendor import Extensions, announce, announced
 from oesvc.ike.v1.wire.header import LAYOUT, Header
 from oesvc.ike.v1.wire.message import open_clear
 from oesvc.ike.v1.wire.payloads import Payload, pack_chain
+from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Lifetime
 
 NUMBER_OCTETS = 2
@@ -38,6 +40,10 @@ OVERHEAD = 1000
 "Octets that an invitation takes besides its message, about."
 LONGEST = 16_384
 "Octets of a message 1; the longest known offers have 4,000."
+PORTION = 256
+"Octets of a new wording that count as one: to read it takes time, and memory, by its length."
+PROVEN_PER_PREFIX = 8
+"Wordings that peers in one /24 or /64 may have proved; who has more of them than daemons there are pushes others out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +82,12 @@ class Invitations:
         self._proven: OrderedDict[int, Invitation] = OrderedDict()
         self._octets = self._late = self._forgotten = self._outlived = 0
         self._allowance, self._allowed_at = float(config.new_invitations), 0.0
-        own = invite(config)
-        self.prove(self._read(Header(b"\1" * COOKIE_LENGTH, bytes(COOKIE_LENGTH), PayloadType.SA,
-                                     ExchangeType.MAIN_MODE, 0, 0), pack_chain(own)))
+        self._provers: dict[int, Address] = {}
+        self._proved_near = PerPrefix()
+        header = Header(b"\1" * COOKIE_LENGTH, bytes(COOKIE_LENGTH), PayloadType.SA, ExchangeType.MAIN_MODE, 0, 0)
+        own = self._read(header, pack_chain(invite(config)))
+        self._own = own.number
+        self._welcome(own)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -118,24 +127,37 @@ class Invitations:
             return invitation
         raise UnexpectedError("cookies of no keying channel that we have")
 
-    def prove(self, invitation: Invitation) -> None:
+    def prove(self, invitation: Invitation, peer: Address) -> None:
         """Somebody has proved an identity by it: the like of it is welcome."""
-        if self._by_number.get(invitation.number) is not invitation:
+        number = invitation.number
+        if self._by_number.get(number) is not invitation:
             return
+        if number not in self._proven:
+            if self._proved_near.count(peer) >= PROVEN_PER_PREFIX:
+                return
+            self._provers[number] = peer
+            self._proved_near.add(peer)
+        self._welcome(invitation)
+        while len(self._proven) > self._config.max_proven_invitations:
+            self._outlived += 1
+            oldest = next(number for number in self._proven if number != self._own)
+            self._proved_near.remove(self._provers.pop(oldest))
+            self._drop(self._proven.pop(oldest))
+
+    def _welcome(self, invitation: Invitation) -> None:
         if self._unproven.pop(invitation.number, None):
             self._octets -= invitation.octets
         self._proven[invitation.number] = invitation
         self._proven.move_to_end(invitation.number)
-        while len(self._proven) > self._config.max_proven_invitations:
-            self._outlived += 1
-            self._drop(self._proven.popitem(last=False)[1])
 
     def _read_new(self, header: Header, body: bytes, now: float) -> Invitation:
+        if len(body) > LONGEST:
+            raise MalformedError(f"a message 1 of {len(body)} octets; {LONGEST} are the most that we read")
         self._allowance, self._allowed_at = self._allowed(now), now
         if self._allowance < 1.0:
             self._late += 1
-            raise BusyError(f"more than {self._config.new_invitations} different messages 1 a second")
-        self._allowance -= 1.0
+            raise BusyError(f"more than {self._config.new_invitations} new portions of messages 1 a second")
+        self._allowance -= -(-len(body) // PORTION)
         return self._read(header, body)
 
     def _allowed(self, now: float) -> float:
@@ -144,8 +166,6 @@ class Invitations:
         return min(2.0 * rate, self._allowance + rate * max(0.0, now - self._allowed_at))
 
     def _read(self, header: Header, body: bytes) -> Invitation:
-        if len(body) > LONGEST:
-            raise MalformedError(f"a message 1 of {len(body)} octets; {LONGEST} are the most that we read")
         message = open_clear(header, header.pack(body))
         offer = message.one(PayloadType.SA)
         config = self._config

@@ -323,7 +323,7 @@ class Phase1:
                             agreement.lifetime if agreement.shortened else None)
         self._core.channels.stands(channel, standing)
         if channel.invitation:
-            self._core.invitations.prove(channel.invitation)
+            self._core.invitations.prove(channel.invitation, channel.peer.address)
         if channel.deadline:
             channel.deadline.cancel()
         self._expires(channel, standing.expires)

@@ -3,6 +3,7 @@
 The KE payload commits to one group, so every transform that we offer carries the same one.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -63,11 +64,12 @@ def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None,
     `ke_octets` is the length of the KE payload that came with it. Raises NoProposalChosenError, SpiError.
     """
     proposals = parse_sa(body)
+    numbers = Counter(proposal.number for proposal in proposals)
     mismatches: list[str] = []
     for proposal in proposals:
         for transform in proposal.transforms:
             try:
-                if [other.number for other in proposals].count(proposal.number) > 1:
+                if numbers[proposal.number] > 1:
                     raise MismatchError("it is to be combined with another protocol")
                 suite = _read(proposal, transform, ours, floor, encapsulation)
                 _accept(suite, profile, ke_octets)

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from oesvc.ike.v1.constants import IPSEC_DOI, MAX_ATTRIBUTES, SIT_IDENTITY_ONLY, PayloadType
+from oesvc.ike.v1.constants import IPSEC_DOI, MAX_ATTRIBUTES, MAX_TRANSFORMS, SIT_IDENTITY_ONLY, PayloadType
 from oesvc.ike.v1.errors import MalformedError, NoProposalChosenError
 from oesvc.ike.v1.wire.payloads import Payload, pack_chain, parse_chain
 from oesvc.ike.v1.wire.reader import Reader
@@ -110,7 +110,13 @@ def parse_sa(body: bytes) -> tuple[Proposal, ...]:
     if doi != IPSEC_DOI or situation != SIT_IDENTITY_ONLY:
         raise NoProposalChosenError(f"DOI {doi} with situation {situation} instead of IPsec's "
                                     f"{IPSEC_DOI} with {SIT_IDENTITY_ONLY}, identity only")
-    return tuple(map(Proposal.parse, _parse_all(PayloadType.PROPOSAL, reader.rest(), "an SA payload")))
+    proposals, transforms = [], 0
+    for body in _parse_all(PayloadType.PROPOSAL, reader.rest(), "an SA payload"):
+        proposals.append(Proposal.parse(body))
+        transforms += len(proposals[-1].transforms)
+        if transforms > MAX_TRANSFORMS:
+            raise MalformedError(f"an SA payload with more than {MAX_TRANSFORMS} transforms")
+    return tuple(proposals)
 
 
 def pack_sa(proposals: tuple[Proposal, ...]) -> bytes:
