@@ -1,7 +1,9 @@
 """UDP/500 and 4500 <-> the keying engine."""
 
 import errno
+import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -15,6 +17,8 @@ from oesvc.ipsec.flow import Address
 IKE_PORT, NAT_TRAVERSAL_PORT = 500, 4500
 SO_RCVBUFFORCE = 33
 "Linux's; Python has no name for it."
+WARNING_SPACING = 10.0
+"Seconds between two warnings: who spoofs addresses that have no route does not write the log."
 RECEIVE_BUFFER = 4 << 20
 "Octets: a flood of 20,000 datagrams a second fills them in half a second, in which other things may be done."
 
@@ -27,11 +31,16 @@ class IkePort(DatagramProtocol):
     transport: Any
     "IUDPTransport, set by Twisted."
 
-    def __init__(self, local: Endpoint, receive: Callable[[Datagram], None]) -> None:
+    def __init__(self, local: Endpoint, receive: Callable[[Datagram], None],
+                 seconds: Callable[[], float] = time.monotonic) -> None:
         self.local = local
-        self._receive = receive
+        self._receive, self._seconds = receive, seconds
+        self._warns_from = -math.inf
+        self._unsent = 0
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        if not addr[1]:
+            return  # Nobody can be answered at port 0, so nobody sends from there.
         # A link-local address comes with its zone ("fe80::1%eth0"), which is no part of an identity.
         host = addr[0].partition("%")[0]
         self._receive(Datagram(datagram, self.local, Endpoint(ip_address(host), addr[1])))
@@ -41,7 +50,11 @@ class IkePort(DatagramProtocol):
             self.transport.write(datagram.data, (str(datagram.peer.address), datagram.peer.port))
         except OSError as error:
             # As if lost on the way: retransmission and the keying time deal with it.
-            self.log.warn("to {peer}: {error}", peer=datagram.peer, error=error)
+            self._unsent += 1
+            if self._seconds() >= self._warns_from:
+                self._warns_from = self._seconds() + WARNING_SPACING
+                self.log.warn("{count} datagrams could not be sent so far, the last one to {peer}: {error}",
+                              count=self._unsent, peer=datagram.peer, error=error)
 
 
 def open_socket(local: Endpoint, prepare: Callable[[socket.socket], None]) -> socket.socket:
