@@ -59,7 +59,9 @@ class GatewayService(Service):
         """Raises ConfigError."""
         self._config = config
         self._reactor = reactor
-        self._addresses = config.addresses or outside_addresses(config.clients, config.inside)
+        outside = [] if config.addresses else outside_addresses(config.clients, config.inside)
+        self._own = config.addresses or tuple(own.address for own in outside)
+        self._addresses = config.addresses or tuple(own.address for own in outside if own.lasting)
         if not self._addresses:
             raise ConfigError("[gateway] address: this host has no global address outside; name the one to use")
         try:
@@ -69,7 +71,7 @@ class GatewayService(Service):
         except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
         statistics = Statistics()
-        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._addresses, dns), statistics.released)
+        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._own, dns), statistics.released)
         self._dns = dns
         self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
                                             self._plane.own_socket)
@@ -102,7 +104,7 @@ class GatewayService(Service):
         self._listen_for_control()
         self._listen_for_metrics()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
-                      addresses=_listed(self._addresses), clients=_listed(self._config.clients) or "no clients")
+                      addresses=_listed(self._own), clients=_listed(self._config.clients) or "no clients")
 
     def _cannot_start(self, failure: Failure) -> None:
         """Say why in one line, and end with an exit status that says so too: the reactor itself knows only success."""
@@ -167,7 +169,7 @@ class GatewayService(Service):
         self._ports[datagram.local].send(datagram)
 
     def _is_ours(self, address: Address) -> bool:
-        return address in self._addresses or any(address in network for network in self._config.clients)
+        return address in self._own or any(address in network for network in self._config.clients)
 
     def _try_resolvers(self) -> None:
         seldom = [self._resolver.look_up(zone, RecordType.TXT) for zone in seldom_asked(random.SystemRandom().sample)]
@@ -176,7 +178,7 @@ class GatewayService(Service):
 
     def _primed(self, result: list[Any]) -> None:
         """The resolvers were asked while our policy was in force: what of that an administrator should know."""
-        found = list(warnings(self._dns, self._addresses, self._config.clients, *result))
+        found = list(warnings(self._dns, self._own, self._config.clients, *result))
         for warning in found:
             self.log.warn("{warning}", warning=warning)
         if not found:
@@ -196,7 +198,8 @@ def _engine_config(config: Config) -> EngineConfig:
 def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> PlaneConfig:
     never_clear = tuple(line.network for line in config.policies if line.connection_class.never_clear)
     if config.default_class.never_clear:
-        never_clear += EVERYWHERE
+        named = {line.network for line in config.policies}
+        never_clear += tuple(network for network in EVERYWHERE if network not in named)
     spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
                    and any(_is_within(line.network, network) for network in never_clear))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,

@@ -28,7 +28,7 @@ NEVER_FORWARDED: tuple[Network, ...] = (
 DNS_PORTS = (53, 853)
 
 LONGEST = 128
-"Bits of the longest prefix: among the blocks that remain, longer prefixes come first."
+"Bits of the longest prefix: longer prefixes come first."
 
 ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
 
@@ -55,7 +55,7 @@ def exempt_selectors(config: PlaneConfig) -> Iterator[Selector]:
 
 
 def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
-    """Error messages of this host pass, except where nothing may go in clear.
+    """Error messages of this host pass, except where nothing may go in clear; the longest prefix decides.
 
     They quote the datagram that they are about; errors about encrypted flows are stopped by the output hook.
     """
@@ -63,9 +63,12 @@ def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
         protocol, kinds = ICMP[own.version]
         for kind in kinds:
             yield Policy(Direction.OUT, Selector(own, EVERYWHERE[own.version], protocol, kind), Priority.ICMP_ERROR)
-        for network in config.never_clear:
-            if network.version == own.version:
-                yield Policy(Direction.OUT, Selector(own, network, protocol), Priority.ICMP_BLOCK, XFRM_POLICY_BLOCK)
+        for networks, types, action in ((config.never_clear, (0,), XFRM_POLICY_BLOCK),
+                                        (config.spared, kinds, XFRM_POLICY_ALLOW)):
+            for network in (one for one in networks if one.version == own.version):
+                priority = Priority.ICMP_BLOCK + LONGEST - network.prefixlen
+                for kind in types:
+                    yield Policy(Direction.OUT, Selector(own, network, protocol, kind), priority, action)
 
 
 def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:

@@ -5,7 +5,8 @@ At prerouting, because the SPD is looked up before the forward hook: what is hel
 
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from oesvc.interfaces import PlaneError
 from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, NAT_TRAVERSAL_PORT, NEIGHBOUR_DISCOVERY
@@ -18,7 +19,7 @@ NFT_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
 NFT_SECONDS = 30
 PAIRS = 262_144
 
-RULESET = """\
+CLOSED = """\
 add table inet {table}
 delete table inet {table}
 table inet {table} {{
@@ -26,6 +27,34 @@ table inet {table} {{
   {exempt}
   {resolvers}
 
+  chain spare {{
+    ip daddr @exempt4 accept
+    ip6 daddr @exempt6 accept
+    fib daddr type {{ local, broadcast, multicast, anycast }} accept
+    ip saddr @resolvers4 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
+    ip6 saddr @resolvers6 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
+    icmpv6 type {{ {discovery} }} accept
+  }}
+  # For datagrams of this host from an address that is no source, which has no trap in the SPD: one that came later.
+  chain closed {{
+    {to_inside}
+    # A configured tunnel takes these.
+    rt ipsec exists return
+    jump spare
+    {never_clear}
+  }}
+  chain output {{
+    type filter hook output priority raw; policy accept;
+    meta mark & {mark:#x} == {mark:#x} accept
+    meta l4proto {{ esp, ah }} accept
+    ip saddr != @sources4 jump closed
+    ip6 saddr != @sources6 jump closed
+  }}
+}}
+"""
+
+HOLDING = """\
+table inet {table} {{
   # Flows that are decided: source and destination.
   set known4 {{ type ipv4_addr . ipv4_addr; size {pairs}; }}
   set known6 {{ type ipv6_addr . ipv6_addr; size {pairs}; }}
@@ -37,12 +66,7 @@ table inet {table} {{
   set quoted6 {{ typeof @th,128,256; size {pairs}; }}
 
   chain hold {{
-    ip daddr @exempt4 accept
-    ip6 daddr @exempt6 accept
-    fib daddr type {{ local, broadcast, multicast, anycast }} accept
-    ip saddr @resolvers4 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
-    ip6 saddr @resolvers6 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
-    icmpv6 type {{ {discovery} }} accept
+    jump spare
     # Where no daemon listens, the traps in the SPD decide.
     queue flags bypass to {queue}
   }}
@@ -53,14 +77,11 @@ table inet {table} {{
     {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
   }}
   chain output {{
-    type filter hook output priority raw; policy accept;
     # No datagram of an encrypted flow leaves in clear, nor inside an error message about it.
     icmp type {{ {icmp_errors} }} @th,160,64 @quoted4 drop
     icmpv6 type {{ {icmpv6_errors} }} @th,128,256 @quoted6 drop
     icmp type {{ {icmp_errors} }} accept
     icmpv6 type {{ {icmpv6_errors} }} accept
-    meta mark & {mark:#x} == {mark:#x} accept
-    meta l4proto {{ esp, ah }} accept
     # ESP within UDP; whatever else comes from this port meets the traps in the SPD.
     udp sport {nat_traversal} accept
     ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
@@ -74,6 +95,9 @@ ICMP_ON_DENY = """\
     ip6 saddr . ip6 daddr @denied6 limit rate 10/second reject with icmpv6 type admin-prohibited"""
 
 
+FAMILY_NAME = {4: "ip", 6: "ip6"}
+
+
 def network_sets(name: str, networks: Iterable[Network]) -> str:
     """Two sets of networks, one for each address family."""
     lines = []
@@ -85,17 +109,41 @@ def network_sets(name: str, networks: Iterable[Network]) -> str:
 
 
 def ruleset(config: PlaneConfig) -> str:
-    """The table as `nft -f` reads it; it replaces a former one in one step."""
-    inside = ", ".join(f'"{name}"' for name in config.inside)
-    return RULESET.format(
-        table=TABLE, pairs=PAIRS, queue=config.queue_number, mark=config.mark, nat_traversal=NAT_TRAVERSAL_PORT,
-        sources=network_sets("sources", protected(config)),
+    """The table while the daemon runs, as `nft -f` reads it; it replaces a former one in one step."""
+    inside = interfaces(config)
+    return closed_ruleset(config) + HOLDING.format(
+        table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
+        inside=f"iifname {inside} " if inside else "", icmp_on_deny=ICMP_ON_DENY if config.icmp_on_deny else "",
+        icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
+
+
+def closed_ruleset(config: PlaneConfig) -> str:
+    """What of it remains after a stop where there are destinations that nothing may go to in clear."""
+    inside = interfaces(config)
+    return CLOSED.format(
+        table=TABLE, mark=config.mark, sources=network_sets("sources", protected(config)),
         exempt=network_sets("exempt", exempt_destinations(config)),
         resolvers=network_sets("resolvers", config.resolver_sources),
-        inside=f"iifname {{ {inside} }} " if inside else "",
-        icmp_on_deny=ICMP_ON_DENY if config.icmp_on_deny else "",
-        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
-        icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
+        to_inside=f"oifname {inside} return" if inside else "", never_clear="\n    ".join(never_clear(config)),
+        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY))
+
+
+def interfaces(config: PlaneConfig) -> str:
+    """Those that lead to clients, as a set."""
+    return f"{{ {', '.join(map(quoted, config.inside))} }}" if config.inside else ""
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def never_clear(config: PlaneConfig) -> Iterator[str]:
+    """Rules by destination, the longest prefix first."""
+    verdicts = dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept")
+    of_length = sorted(verdicts, key=lambda network: (network.version, -network.prefixlen, verdicts[network]))
+    for (version, _, verdict), networks in groupby(
+            of_length, lambda network: (network.version, network.prefixlen, verdicts[network])):
+        yield f"{FAMILY_NAME[version]} daddr {{ {', '.join(map(str, networks))} }} {verdict}"
 
 
 def numbers(values: Iterable[int]) -> str:

@@ -36,7 +36,7 @@ from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_no
 from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
-from oesvc.kernel.ruleset import ruleset
+from oesvc.kernel.ruleset import closed_ruleset, ruleset
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
@@ -151,7 +151,10 @@ class LinuxForwardingPlane:
             return
         try:
             yield replace_policies(self._xfrm, remaining_policies(self._config))
-            yield self._sets.delete_table()
+            if self._config.never_clear:
+                yield self._sets.load(closed_ruleset(self._config))
+            else:
+                yield self._sets.delete_table()
             set_kernel(self._settings, self._core)
         finally:
             self._close_sockets()

@@ -1,5 +1,7 @@
 """What is caught and what is spared, in the SPD and in the hooks."""
 
+import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -48,12 +50,59 @@ def verdict(policies: list[Policy], source: str, destination: str, protocol: int
     (("2001:db8:1::1", "2001:db8:2::66", 58, 135, 0), (Priority.EXEMPT, XFRM_POLICY_ALLOW)),
     (("192.1.1.4", "198.51.100.1", 1, 3, 1), (Priority.ICMP_ERROR, XFRM_POLICY_ALLOW)),
     (("192.1.1.4", "198.51.100.1", 1, 8, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
-    (("192.1.1.4", "203.0.113.9", 1, 3, 1), (Priority.ICMP_BLOCK, XFRM_POLICY_BLOCK)),
+    (("192.1.1.4", "203.0.113.9", 1, 3, 1), (Priority.ICMP_BLOCK + LONGEST - 24, XFRM_POLICY_BLOCK)),
     (("192.1.0.65", "198.51.100.1", 1, 3, 1), (Priority.TRAP, XFRM_POLICY_ALLOW)),
 ])
 def test_traps_catch_all_but_what_is_exempt(
         datagram: tuple[str, str], expected: tuple[Priority, int] | None) -> None:
     assert verdict(standing_policies(CONFIG, TRAP), *datagram) == expected
+
+
+def test_error_messages_go_where_clear_text_may_though_it_lies_within_what_must_not() -> None:
+    """Path MTU discovery of a host there would fail without."""
+    policies = standing_policies(PlaneConfig(
+        own=CONFIG.own, never_clear=(ip_network("0.0.0.0/0"), ip_network("203.0.113.128/32")),
+        spared=(ip_network("203.0.113.0/24"),)), TRAP)
+    found = {address: verdict(policies, "192.1.1.4", address, 1, 3, 4) for address in
+             ("203.0.113.9", "203.0.113.128", "198.51.100.1")}
+    assert {address: action for address, (_, action) in found.items()} == {
+        "203.0.113.9": XFRM_POLICY_ALLOW, "203.0.113.128": XFRM_POLICY_BLOCK, "198.51.100.1": XFRM_POLICY_BLOCK}
+    assert verdict(policies, "192.1.1.4", "203.0.113.9", 1, 8) != (Priority.ICMP_ERROR, XFRM_POLICY_ALLOW)
+
+
+SEND = """
+import socket, sys
+for source, destination in zip(sys.argv[1::2], sys.argv[2::2]):
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as sending:
+        sending.bind((source, 0))
+        try:
+            sending.sendto(b"", (destination, 9))
+            print("sent")
+        except PermissionError:
+            print("dropped")
+"""
+
+
+def test_from_an_address_that_is_no_source_nothing_goes_where_clear_text_must_not(tmp_path) -> None:
+    """As from one that came after the start: asked of this kernel's nftables, in a network namespace."""
+    rules = tmp_path / "rules"
+    rules.write_text(ruleset.closed_ruleset(PlaneConfig(
+        clients=(ip_network("192.1.0.0/24"),), own=CONFIG.own, inside=("lan0",),
+        never_clear=(ip_network("192.2.0.0/16"), ip_network("192.2.3.4/32"), ip_network("::/0"), ip_network("::/0")),
+        spared=(ip_network("192.2.3.0/24"), ip_network("2001:db8:5::/48")))))
+    later, six = "192.1.1.77", "2001:db8::77"
+    expected = {(later, "192.2.0.66"): "dropped", (later, "192.2.3.9"): "sent", (later, "192.2.3.4"): "dropped",
+                (later, "198.51.100.1"): "sent", (later, "192.1.0.65"): "sent", (later, "224.0.0.251"): "sent",
+                (six, "2001:db8:7::1"): "dropped", (six, "2001:db8:5::1"): "sent",
+                ("192.1.1.4", "192.2.0.66"): "sent"}
+    addresses = [address for pair in expected for address in pair]
+    done = subprocess.run(["unshare", "-rn", "sh", "-ec", f"""
+        ip link set lo up
+        for address in 192.1.1.4/32 {later}/32 {six}/128; do ip address add $address dev lo; done
+        ip route add default dev lo; ip -6 route add default dev lo
+        nft -f {rules}
+        exec {sys.executable} -c '{SEND}' {' '.join(addresses)}"""], capture_output=True, text=True, check=False)
+    assert dict(zip(expected, done.stdout.split(), strict=True)) == expected, done.stderr
 
 
 def test_after_a_stop_only_what_may_never_go_in_clear_is_blocked_and_the_lan_is_spared() -> None:

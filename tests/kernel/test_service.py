@@ -481,6 +481,14 @@ def test_a_flow_being_forgotten_when_the_plane_stops_does_not_take_a_block_of_it
     assert of_flow[-1].startswith("put a policy (out, block)")
 
 
+def test_after_a_stop_the_hooks_stay_closed_for_what_must_never_go_in_clear_and_else_are_gone() -> None:
+    for never_clear, last in (((ip_network("0.0.0.0/0"),), "load the rules"), ((), "delete the table")):
+        plane = Plane(PlaneConfig(own=(FLOW.source,), never_clear=never_clear))
+        plane._open_sockets()
+        assert done(plane.stop()) is None
+        assert plane.said()[-2:] == [last, "close"]
+
+
 def test_ingress_policies_are_not_put_once_the_plane_stops() -> None:
     plane = Plane(kernel=(kernel := SlowKernel()))
     plane._open_sockets()

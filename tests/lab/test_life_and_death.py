@@ -95,7 +95,7 @@ def test_stopped_daemon_takes_leave_and_keeps_the_paranoid_class_blocked(brief_l
         left = [line for line in net["sg-a"].xfrm("policy").splitlines() if line.startswith("src")]
         assert left and not [line for line in left if "/32 dst 192" in line and SG_A not in line]
         assert "block" in net["sg-a"].xfrm("policy")
-        assert "inet oegw" not in net["sg-a"].run(["nft", "list", "tables"]).stdout
+        assert "queue" not in net["sg-a"].run(["nft", "list", "ruleset"]).stdout
         assert net["alice"].ping(FRANK, 2, wait=2) == 0
         assert net["alice"].ping(CAROL, wait=10) == 1
         brief_lab.a.start()

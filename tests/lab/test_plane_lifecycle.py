@@ -84,7 +84,7 @@ def test_a_stopped_daemon_leaves_blocks_for_what_must_never_go_in_clear(net: Net
             left = policies(net)
             assert [line for line in left if "action block" in line and "192.1.1.128/25" in line]
             assert not [line for line in left if "tmpl" in line or f"{FRANK}/32" in line]
-            assert "oegw" not in net["sg-a"].run(TABLE).stdout
+            assert "queue" not in net["sg-a"].run(["nft", "list", "ruleset"]).stdout
             assert net["sg-a"].sas() == {}
             assert net["alice"].ping(CAROL) == 1
             assert net["sg-a"].ping("192.1.0.65") == 1, "the LAN is spared"
@@ -95,6 +95,25 @@ def test_a_stopped_daemon_leaves_blocks_for_what_must_never_go_in_clear(net: Net
     plane.order("stop")
     stop(plane.process)
     net["sg-a"].run(["ip", "xfrm", "policy", "flush"])
+    net["sg-a"].run(["nft", "delete", "table", "inet", "oegw"])
+
+
+def test_from_an_address_that_comes_later_nothing_goes_where_clear_text_must_not(net: Network) -> None:
+    later, sg_a = "192.1.1.44", net["sg-a"]
+    plane = Plane(net, sg_a, CONFIG_A)
+    plane.launch()
+    plane.connect()
+    plane.order("start")
+    sg_a.run(["ip", "address", "add", f"{later}/24", "dev", "wan0"])
+    with net.capture("internet", f"src host {later}") as tap:
+        assert (sg_a.ping(FRANK, wait=1, source=later), sg_a.ping(CAROL, source=later)) == (0, 1)
+        plane.order("stop")
+        assert (sg_a.ping(FRANK, wait=1, source=later), sg_a.ping(CAROL, source=later)) == (0, 1)
+    stop(plane.process)
+    sg_a.run(["ip", "address", "delete", f"{later}/24", "dev", "wan0"])
+    sg_a.run(["nft", "delete", "table", "inet", "oegw"])
+    sg_a.run(["ip", "xfrm", "policy", "flush"])
+    assert {packet.destination for packet in tap.end() if packet.flow[0] == later} == {CAROL}
 
 
 def test_without_such_prefixes_a_stopped_daemon_leaves_nothing(net: Network) -> None:
