@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+from dataclasses import replace
 
 import pytest
 from twisted.internet.task import Clock
@@ -11,7 +12,7 @@ from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.events import ChannelUp, SasReady
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.offers import RFC4322
-from oesvc.ipsec.sa import EspTransform, IpsecSa
+from oesvc.ipsec.sa import EspTransform, IpsecSa, UdpPorts
 from oesvc.keylog import ESP_KEYS, IKE_KEYS, KeyLog
 from tests.esp import protect
 from tests.ike.pair import ALICE, BOB, Pair, private_key
@@ -59,7 +60,7 @@ def test_wireshark_decrypts_every_transform(tmp_path, esp: EspTransform):
     log.start(60)
     write(log, pair)
     there, back = ({sa.flow.source: sa for sa in pair.a.tunnel_sas()}[host] for host in (ALICE, BOB))
-    said = [(there, 5001), (back, 5002), (there, 5003)]
+    said = [(there, 5001), (back, 5002), (replace(there, udp=UdpPorts(4500, 4500)), 5003)]
     packets = [esp_packet(sa, sequence, port) for sequence, (sa, port) in enumerate(said, 1)]
     write_packets(tmp_path / "capture.pcap", packets)
     result = subprocess.run(
@@ -74,7 +75,11 @@ def esp_packet(sa: IpsecSa, sequence: int, port: int) -> bytes:
     """A UDP datagram to this port inside, between the gateways outside."""
     inner = udp_packet(Datagram(b"what nobody else is to read", Endpoint(sa.flow.source, 4000),
                                 Endpoint(sa.flow.destination, port)))
-    return ip_packet(sa.source, sa.destination, ESP, protect(sa, sequence, inner))
+    protected = protect(sa, sequence, inner)
+    if sa.udp is None:
+        return ip_packet(sa.source, sa.destination, ESP, protected)
+    ends = Endpoint(sa.source, sa.udp.source), Endpoint(sa.destination, sa.udp.destination)
+    return udp_packet(Datagram(protected, *ends))
 
 
 def test_keys_are_private_and_nothing_is_written_before_or_after(tmp_path):
