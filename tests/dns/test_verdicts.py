@@ -214,6 +214,22 @@ def test_behind_every_resolver_we_come_to_the_same_verdict(servers, ours, tmp_pa
         compare(where, ours, look_up_both(DnsConfig((peer,), read_anchors([servers.anchor]))))
 
 
+def test_unbound_contradicts_itself_below_an_alias_that_it_has_not_met(servers, ours, tmp_path):
+    """Why `unbound's AD` is asked one name after the other.
+
+    On its way to 4.9.0.20 it meets the alias at 9.0.20 (QNAME minimisation) and keeps the NSEC that came along, of the
+    zone of the alias's target, with the proof it finds in the end: `signer name is not a parent of lookupname`, then
+    `no NSEC3 records for DS 4.9.0.20`. When the alias is in its cache, it is right; without QNAME minimisation, too.
+    """
+    name, config = "4.9.0.20.in-addr.arpa.", {"mode": Mode.TRUST_AD, "tries": (3.0,)}
+    for before, status in (([], BOGUS), (["9.0.20.in-addr.arpa."], SECURE)):
+        with running_peer("unbound", tmp_path, servers.root) as peer:
+            found = look_up_all(DnsConfig((peer,), **config), [*before, name], RecordType.TXT)[name]
+            assert found.status is status, "then all names can be asked at once"
+            we = look_up_all(DnsConfig((peer,), read_anchors([servers.anchor])), [name], RecordType.TXT)[name]
+            assert verdict(we) == ours[RecordType.TXT, name] and we.status is SECURE
+
+
 def test_at_the_authority_we_come_to_the_same_verdict(servers, ours):
     compare("we at nsd", ours, look_up_both(DnsConfig((servers.authority,), read_anchors([servers.anchor]))))
 
