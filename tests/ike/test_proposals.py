@@ -370,6 +370,15 @@ def test_cipher_of_small_blocks_ends_in_time_though_the_peer_knows_no_volume():
     assert suite.lifetime == Lifetime(3600, FOUR_GIB)
 
 
+@pytest.mark.parametrize("ours, agreed, told", [(3600, 3600, True), (28800, 28800, False), (86400, 28800, False)])
+def test_who_says_nothing_of_time_means_eight_hours(ours, agreed, told):
+    [proposal] = parse_sa(phase2_offer.offer(MODERN, Group.ECP_256, Lifetime(3600), 0x01020304))
+    silent = replace(proposal, transforms=tuple(
+        replace(each, attributes=each.attributes[:-2]) for each in proposal.transforms))
+    suite, _, _ = phase2_offer.choose(pack_sa((silent,)), MODERN, Lifetime(ours), 64)
+    assert (suite.lifetime, suite.shortened) == (Lifetime(agreed), told)
+
+
 def test_volume_that_no_counter_holds_is_no_limit():
     body = phase2_offer.offer(MODERN, Group.ECP_256, Lifetime(3600), 0x01020304)
     [proposal] = parse_sa(body)

@@ -5,7 +5,7 @@ The KE payload commits to one group, so every transform that we offer carries th
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from oesvc.ike.crypto.groups import Group, public_length
@@ -28,6 +28,8 @@ GCM_SALT_OCTETS = 4
 "RFC 4106 section 8.1."
 SPI_OCTETS = 4
 NO_FLOOR = Lifetime(0)
+UNSAID_SECONDS = 28800
+"Who says nothing of time means this (RFC 2407 section 4.5)."
 GROUPS = {int(group): group for group in Group}
 
 
@@ -152,7 +154,8 @@ def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifet
         raise MismatchError(" and ".join(wrong))
     bits = get(A.KEY_LENGTH, 192 if encryption is Encryption.DES3_CBC else 0)
     esp = EspTransform(encryption, bits, None if integrity is None else INTEGRITIES[integrity])
-    return Phase2Suite(esp, group, *within(_at_most(ours, esp), attributes.lifetime, floor))
+    offered = replace(attributes.lifetime, seconds=attributes.lifetime.seconds or UNSAID_SECONDS)
+    return Phase2Suite(esp, group, *within(_at_most(ours, esp), offered, floor))
 
 
 def _at_most(lifetime: Lifetime, esp: EspTransform) -> Lifetime:
