@@ -10,6 +10,7 @@ from oesvc.dns.records import RecordType
 from oesvc.ike.v1.constants import IPSEC_DOI, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.fragments import FIELDS, LAST
 from oesvc.ike.v1.identification import pack_host
+from oesvc.ike.v1.informational import LIVENESS
 from oesvc.ike.v1.wire.header import LAYOUT, Header
 from oesvc.ike.v1.wire.message import open_clear, open_encrypted
 from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
@@ -64,8 +65,8 @@ def _for_step(number: int, name: str, nat: bool) -> Iterator[bytes]:
         yield framed(Kind.CLEAR_INFORMATIONAL | MENDED, bytes([payload.type]) + pack_chain([payload]))
         proven = pack_chain([Payload(P.HASH, RIGHT), payload])
         yield framed(Kind.SEALED_INFORMATIONAL | MENDED, bytes([P.HASH]) + proven)
-    everything = [Payload(P.HASH, RIGHT), *(Payload(P.NOTIFICATION, notice.pack()) for notice in NOTICES),
-                  Payload(P.DELETE, Deletion(Protocol.ESP, (SPI,)).pack())]
+    everything = [Payload(P.HASH, RIGHT), Payload(P.DELETE, Deletion(Protocol.ESP, (SPI,)).pack()),
+                  *(Payload(P.NOTIFICATION, notice.pack()) for notice in NOTICES if notice.type not in LIVENESS)]
     yield framed(Kind.SEALED_INFORMATIONAL | MENDED, bytes([P.HASH]) + pack_chain(everything))
     if number == ALL:
         proposal = honest(6, "b", nat)
