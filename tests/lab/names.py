@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.keys.key_pair import BITS
 from oesvc.keys.records import delegation_record, records
 from tests.lab.keys import public_keys
 from tests.lab.network import ROOT, Host, Network, address_of
@@ -52,18 +53,22 @@ def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zon
     return [Zone(name, "\n".join(own)) for name, own in inside.items()]
 
 
-def canonical_tree() -> ZoneTree:
-    """The lab's usual zones, signed; made anew when their records or keys have changed, or their signatures age."""
-    zones = signed_zones(canonical_records(public_keys()))
-    wanted, built = repr([(zone.name, zone.records) for zone in zones]), KEPT_ZONES / "table"
+def canonical_tree(bits: int = BITS) -> ZoneTree:
+    """The lab's usual zones, signed, with RSA keys of so many bits for the gateways.
+
+    They are made anew when their records or keys have changed, or their signatures age.
+    """
+    folder = KEPT_ZONES / str(bits)
+    zones = signed_zones(canonical_records(public_keys(bits)))
+    wanted, built = repr([(zone.name, zone.records) for zone in zones]), folder / "table"
     if not built.exists() or built.read_text() != wanted or time.time() - built.stat().st_mtime > RENEWAL:
-        shutil.rmtree(KEPT_ZONES, ignore_errors=True)
-        tree = build_tree(KEPT_ZONES, zones, NAME_SERVER, [address_of("dns")])
-        (KEPT_ZONES / "anchor").write_text(tree.anchor)
-        (KEPT_ZONES / "files").write_text(json.dumps({name: str(file) for name, file in tree.files.items()}))
+        shutil.rmtree(folder, ignore_errors=True)
+        tree = build_tree(folder, zones, NAME_SERVER, [address_of("dns")])
+        (folder / "anchor").write_text(tree.anchor)
+        (folder / "files").write_text(json.dumps({name: str(file) for name, file in tree.files.items()}))
         built.write_text(wanted)
-    files = json.loads((KEPT_ZONES / "files").read_text())
-    return ZoneTree((KEPT_ZONES / "anchor").read_text(), {name: Path(file) for name, file in files.items()})
+    files = json.loads((folder / "files").read_text())
+    return ZoneTree((folder / "anchor").read_text(), {name: Path(file) for name, file in files.items()})
 
 
 def serve_names(net: Network, tree: ZoneTree, resolvers: Iterable[str] = ("sg-a", "sg-b")) -> None:
