@@ -15,7 +15,7 @@ from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.identity import AddressIdentity
-from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine, PlaneError
+from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Arrow, Ink, Journal, Party
@@ -122,7 +122,7 @@ class KeyingDaemon:
 
     def _lifespans_ended(self) -> None:
         for connection in self.connections.due(self._clock.seconds()):
-            self.tell(connection, ev.LifespanEnded())
+            self._log_failure(maybeDeferred(self.tell, connection, ev.LifespanEnded()), f"{connection.flow}: lifespan")
         self._lifespans.set(self.connections.next_deadline())
 
     @singledispatchmethod
@@ -152,7 +152,7 @@ class KeyingDaemon:
             raise TypeError(f"{action.delegation} cannot be called")
         try:
             local = self._local_address(gateway)
-        except (OSError, PlaneError) as error:
+        except OSError as error:
             # Not at once: a record may name hundreds of such gateways, and each would be tried within the last one.
             silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")
             self._clock.callLater(0, self.tell, connection, silent)
@@ -194,6 +194,10 @@ class KeyingDaemon:
     def receive_datagram(self, datagram: Datagram) -> None:
         """A datagram came to an IKE port."""
         self._engine(lambda now: self.engine.receive_datagram(datagram, now))
+
+    def peer_unreachable(self, peer: Address) -> None:
+        """An ICMP unreachable came about a datagram of ours to a peer (section 9.2)."""
+        self._engine(lambda now: self.engine.peer_unreachable(peer, now))
 
     def close(self) -> None:
         """Tell all peers that this gateway goes; no negotiation is begun or answered from now on (section 9.3)."""
@@ -342,18 +346,11 @@ class KeyingDaemon:
             self.tell(connection, ev.SoftLifetimeReached("a rekey that failed is tried again"))
 
     @hear.register
-    def _(self, event: ike.TunnelDeleted | ike.TunnelLost) -> None:
+    def _(self, event: ike.TunnelDeleted | ike.TunnelLost | ike.TunnelGone) -> None:
         connection = self.connections.get(event.flow)
-        if connection is not None and connection.tunnel == event.tunnel:
+        if connection and connection.tunnel == event.tunnel and not isinstance(event, ike.TunnelGone):
             self.tell(connection, ev.PeerDeleted(event.detail))
-        self._remove(event.tunnel)
-
-    @hear.register
-    def _(self, event: ike.TunnelGone) -> None:
-        self._remove(event.tunnel)
-
-    def _remove(self, tunnel_id: ike.TunnelId) -> None:
-        if tunnel := self.tunnels.end(tunnel_id):
+        if tunnel := self.tunnels.end(event.tunnel):
             self._log_failure(self.plane.remove_sas(tunnel.flow, tunnel.sas), f"{tunnel.flow}: its SAs")
 
     @hear.register

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -45,6 +45,7 @@ from oesvc.operator.dns_report import Inspector
 from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, NAT_TRAVERSAL_PORT, IkePort, open_socket, source_address
+from oesvc.unreachable import UnreachablePort
 
 CONTROL_MODE = 0o660
 EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -76,6 +77,7 @@ class GatewayService(Service):
         self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
                                             self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
+        self._icmp: list[UnreachablePort] = []
         self._control: Any = None
         self._metrics: Any = None
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
@@ -98,7 +100,10 @@ class GatewayService(Service):
     async def _start(self) -> None:
         self._arithmetic.start()
         self._open_ike_ports()
+        self._listen_for_unreachables()
         await self._plane.start(self.daemon)
+        if not self.running:
+            return  # to whoever stops us meanwhile
         self._try_resolvers()
         self._anchors.start(self._resolver.fetch_keys, self._resolver.trust, self._reactor, time.time)
         self._listen_for_control()
@@ -108,7 +113,7 @@ class GatewayService(Service):
 
     def _cannot_start(self, failure: Failure) -> None:
         """Say why in one line, and end with an exit status that says so too: the reactor itself knows only success."""
-        if failure.check(PlaneError, OSError):
+        if failure.check(OSError):
             self.log.critical("oegw cannot start: {why}", why=failure.getErrorMessage())
         else:
             self.log.failure("oegw cannot start", failure=failure)
@@ -120,6 +125,8 @@ class GatewayService(Service):
         for local in (Endpoint(address, port) for address in self._addresses for port in prepare):
             try:
                 opened = open_socket(local, prepare[local.port])
+            except PlaneError:
+                raise
             except OSError as error:
                 raise OSError(f"UDP {local}: {error.strerror}; is another IKE daemon running, or the address not "
                               "this host's?") from None
@@ -127,6 +134,18 @@ class GatewayService(Service):
             self._reactor.adoptDatagramPort(opened.fileno(), opened.family, port, maxPacketSize=65535)
             opened.close()
             self._ports[local] = port
+
+    def _listen_for_unreachables(self) -> None:
+        try:
+            for version in {address.version for address in self._addresses}:
+                self._icmp.append(UnreachablePort(self._reactor, version, self._unreachable, self._plane.own_socket))
+        except OSError as error:
+            # Silence is then the only failure that there is.
+            self.log.error("ICMP errors about IKE are not heard: {error}", error=error)
+
+    def _unreachable(self, local: Endpoint, peer: Address) -> None:
+        if local in self._ports:
+            self.daemon.peer_unreachable(peer)
 
     def _listen_for_control(self) -> None:
         path = self._config.control_socket
@@ -149,21 +168,20 @@ class GatewayService(Service):
             self.log.error("[gateway] metrics: {error}", error=error)
 
     def stopService(self) -> "Deferred[None]":
-        """Take leave of the peers, leave the kernel as it was but for what must never go in clear."""
-        super().stopService()
-        self.daemon.close()
-        self._anchors.close()
-        stopped = gatherResults([
-            *(maybeDeferred(port.transport.stopListening) for port in self._ports.values()),
-            *(maybeDeferred(port.stopListening) for port in (self._control, self._metrics) if port),
-            self._resolver.close(), self._plane.stop()])
-        stopped.addBoth(self._stop_threads)
-        stopped.addErrback(lambda failure: self.log.failure("stopping", failure=failure))
-        return stopped.addCallback(lambda _: None)
+        """Take leave of the peers, leave the kernel as it was but for what must never go in clear.
 
-    def _stop_threads(self, result: Any) -> Any:
-        self._arithmetic.stop()
-        return result
+        Fires when each part has stopped, whatever became of the others.
+        """
+        super().stopService()
+        parts = [self.daemon.close, self._anchors.close, *(port.close for port in self._icmp),
+                 *(port.transport.stopListening for port in self._ports.values()),
+                 *(port.stopListening for port in (self._control, self._metrics) if port),
+                 self._resolver.close, self._plane.stop]
+        stopped = DeferredList([maybeDeferred(stop).addErrback(self._not_stopped) for stop in parts])
+        return stopped.addCallback(lambda _: self._arithmetic.stop())
+
+    def _not_stopped(self, failure: Failure) -> None:
+        self.log.failure("stopping", failure=failure)
 
     def _send(self, datagram: Datagram) -> None:
         self._ports[datagram.local].send(datagram)
@@ -174,7 +192,8 @@ class GatewayService(Service):
     def _try_resolvers(self) -> None:
         seldom = [self._resolver.look_up(zone, RecordType.TXT) for zone in seldom_asked(random.SystemRandom().sample)]
         asked: list[Deferred[Any]] = [self._resolver.survey(), self._resolver.prime(), gatherResults(seldom)]
-        gatherResults(asked).addCallback(self._primed)
+        gatherResults(asked, consumeErrors=True).addCallback(self._primed).addErrback(
+            lambda failure: self.log.failure("trying the resolvers", failure=failure))
 
     def _primed(self, result: list[Any]) -> None:
         """The resolvers were asked while our policy was in force: what of that an administrator should know."""

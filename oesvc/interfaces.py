@@ -87,7 +87,7 @@ class ForwardingPlane(Protocol):
     def bounds(self) -> Bounds: ...
 
 
-class PlaneError(Exception):
+class PlaneError(OSError):
     """The kernel refused; the text says what and why."""
 
 

@@ -22,7 +22,7 @@ from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
-from oesvc.oe.classes import ClassTable
+from oesvc.oe.classes import ClassTable, ConnectionClass
 from oesvc.oe.connections import Connections
 from oesvc.oe.machine import State
 from oesvc.outcomes import FAILURES
@@ -154,6 +154,22 @@ def test_kernel_that_refuses_the_sas_is_a_failure_of_the_flow(world):
     world.says(ike.SasReady(1, FLOW, (IN, OUT)))
     assert ("delete_tunnel", 1) in world.since()
     assert "no such algorithm" in str(world.connection().reason)
+
+
+def test_a_connection_whose_lifespan_ends_in_a_mistake_of_ours_keeps_no_other_from_its_end():
+    world = World(table(default=ConnectionClass.ALWAYS_CLEAR_TEXT))
+    flows = [replace(FLOW, destination=ip_address(f"203.0.113.{number}")) for number in range(3)]
+    for flow in flows:
+        world.daemon.acquired(flow)
+    asked = []
+
+    def last_use(flow):
+        asked.append(flow)
+        raise KeyError("a mistake of ours")
+
+    world.plane.last_use = last_use
+    world.clock.advance(Lifespans().first)
+    assert set(asked) == set(flows)
 
 
 def test_kernel_that_cannot_tell_the_last_use_leaves_the_tunnel(world):

@@ -1,14 +1,25 @@
 """The service itself: what it makes of the configuration, and how it starts and stops."""
 
+import select
+import socket
 import subprocess
 import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogPublisher
 
 from oesvc.config import load
-from oesvc.gateway import _plane_config
+from oesvc.gateway import GatewayService, _plane_config
+from oesvc.ike.datagram import Endpoint
+from oesvc.ike.events import TunnelFailed
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import AddressIdentity
+from oesvc.ipsec.flow import Flow
 from oesvc.keys import key_pair
 from oesvc.name_service import dns_config
 
@@ -28,6 +39,52 @@ def write(tmp_path):
                         f"[paths]\npolicies = {tmp_path}/policies\nstate = {tmp_path}\n")
         return file
     return write
+
+
+class Silent:
+    """Takes the place of an IkePort."""
+
+    def __init__(self):
+        self.transport = SimpleNamespace(stopListening=self.refuse)
+
+    def send(self, datagram):
+        pass
+
+    def refuse(self):
+        raise RuntimeError("this port does not stop")
+
+
+class Plane:
+    """Takes the place of the forwarding plane; starts and stops when the test says."""
+
+    def __init__(self):
+        self.started, self.stopped = Deferred(), Deferred()
+
+    def own_socket(self, sock):
+        pass
+
+    def start(self, listener):
+        return self.started
+
+    def stop(self):
+        return self.stopped
+
+
+class Service(GatewayService):
+    """A gateway that leaves the sockets of IKE and the DNS alone."""
+
+    def __init__(self, config):
+        super().__init__(config, MemoryReactorClock())
+        self._plane = Plane()
+        self.tried = []
+
+    def _open_ike_ports(self):
+        pass
+
+    _listen_for_unreachables = _open_ike_ports
+
+    def _try_resolvers(self):
+        self.tried.append("the resolvers")
 
 
 def planned(config):
@@ -55,3 +112,73 @@ print(*service._addresses)
 print(*sorted(service._plane._config.own), service._is_ours(service._own[0]) and service._is_ours(service._own[1]))
 '"""], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout.splitlines() == ["2001:db8::10", "2001:db8::10 2001:db8::20 True"], done.stderr
+
+
+@pytest.fixture
+def seen():
+    """What is logged meanwhile."""
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def test_a_part_that_does_not_stop_keeps_no_other_from_stopping(write, seen):
+    service = Service(load(write("[gateway]\naddress = 127.0.0.1")))
+    service._ports[Endpoint(ip_address("127.0.0.1"), 500)] = Silent()
+    service._resolver.close = lambda: fail(RuntimeError("nor does the resolver"))
+    ended = []
+    service.stopService().addCallback(ended.append)
+    assert ended == []
+    service._plane.stopped.callback(None)
+    assert ended == [None]
+    assert [str(event["log_failure"].value) for event in seen] == ["this port does not stop", "nor does the resolver"]
+
+
+def test_a_service_that_is_stopped_while_it_starts_opens_nothing_more(write):
+    service = Service(load(write("[gateway]\naddress = 127.0.0.1")))
+    service.startService()
+    service.stopService()
+    service._plane.started.callback(None)
+    service._plane.stopped.callback(None)
+    assert (service.tried, service._reactor.unixServers) == ([], [])
+
+
+def test_resolvers_that_cannot_be_tried_are_told(write, seen):
+    service = GatewayService(load(write("[gateway]\naddress = 127.0.0.1")), MemoryReactorClock())
+    service._resolver.survey = lambda: fail(RuntimeError("what nobody thought of"))
+    service._resolver.prime = lambda: fail(RuntimeError("and another"))
+    service._resolver.look_up = lambda *question: Deferred()
+    service._try_resolvers()
+    assert ["what nobody thought of" in event["log_failure"].getErrorMessage() for event in seen] == [True]
+
+
+@pytest.mark.conformance("C-3.2.5-06")
+def test_icmp_errors_about_our_ike_ports_reach_the_engine_and_others_do_not(write):
+    """This kernel's own, about closed ports of the loopback interface."""
+    service = GatewayService(load(write("[gateway]\naddress = 127.0.0.1")), MemoryReactorClock())
+    service._plane = Plane()
+    here, peer = ip_address("127.0.0.1"), ip_address("127.0.0.2")
+    service._ports[Endpoint(here, 500)] = Silent()
+    service._engine.initiate(Flow(here, peer), here, peer, AddressIdentity(peer), (), 0.0)
+    service.daemon._turn_engine()
+    service._listen_for_unreachables()
+    listener, = service._icmp
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((str(here), 0))
+        own = Endpoint(here, sender.getsockname()[1])
+
+        def errors(count):
+            for _ in range(count):
+                sender.sendto(b"IKE", (str(peer), 9))
+                assert select.select([listener], [], [], 10)[0], "nothing is heard"
+                listener.doRead()
+
+        errors(3)
+        channel, = service._engine._core.channels.with_peer(peer)
+        assert channel.unreachables == 0
+        service._ports[own] = Silent()
+        errors(3)
+    service._reactor.advance(9)
+    assert service.daemon.statistics.failures[TunnelFailed, KeyingFailure.PORT_UNREACHABLE] == 1
+    listener.close()

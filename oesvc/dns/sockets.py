@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IUDPTransport
 from twisted.internet.protocol import DatagramProtocol, Factory
 
 PrepareSocket = Callable[[socket.socket], None]
+"May raise OSError."
 Endpoint = tuple[str, int]
 "Address (not a name) and port."
 
@@ -49,7 +50,7 @@ def _new_socket(server: Endpoint, kind: int, prepare: PrepareSocket) -> tuple[so
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
         prepare(sock)
-    except Exception as error:  # of the hook's own kind; what it means here is that this way is closed
+    except OSError as error:
         sock.close()
         raise OSError(f"its socket cannot be prepared: {error}") from error
     return sock, target

@@ -247,7 +247,7 @@ def test_every_socket_is_prepared_before_it_speaks(world):
 
 def test_a_socket_that_cannot_be_prepared_is_not_used(world):
     def refuse(sock):
-        raise RuntimeError("no CAP_NET_ADMIN")
+        raise OSError("no CAP_NET_ADMIN")
 
     server, endpoint = world.server(lambda query: [reply(query)])
     with pytest.raises(Indeterminate, match="CAP_NET_ADMIN"):

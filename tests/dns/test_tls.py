@@ -303,7 +303,7 @@ def test_the_authorities_that_the_system_trusts_may_vouch(world, authority, monk
 
 def test_a_socket_that_cannot_be_prepared_is_not_used(world, authority):
     def refuse(sock):
-        raise RuntimeError("no CAP_NET_ADMIN")
+        raise OSError("no CAP_NET_ADMIN")
 
     server, endpoint = world.server(lambda query, _: [answer(query)])
     channel = TlsChannel(reactor, endpoint, Authentication(SERVER, (), authority.file), refuse)
