@@ -21,14 +21,22 @@ from oesvc.ike.events import (
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
-from oesvc.ike.v1.constants import KEEPALIVE_SPACING, NAT_KEEPALIVE, Encapsulation, ExchangeType, PayloadType
+from oesvc.ike.v1.constants import (
+    KEEPALIVE_SPACING,
+    NAT_KEEPALIVE,
+    Encapsulation,
+    ExchangeType,
+    NotifyType,
+    PayloadType,
+    Protocol,
+)
 from oesvc.ike.v1.identification import pack_host, pack_identity
 from oesvc.ike.v1.main_mode import Ourselves
 from oesvc.ike.v1.nat import is_private
 from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.header import Header
-from oesvc.ike.v1.wire.message import open_clear
-from oesvc.ike.v1.wire.payloads import Payload
+from oesvc.ike.v1.wire.message import open_clear, seal_encrypted
+from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import UdpPorts
 from tests.ike.forge import channel_of, deliver
@@ -389,6 +397,23 @@ def test_forged_and_repeated_datagrams_from_elsewhere_move_nothing(port):
     pair.initiate()
     pair.run()
     assert len(pair.b.heard(TunnelUp)) == 2
+
+
+def test_notify_of_who_has_not_proved_himself_yet_moves_nothing():
+    """He has the keys of main mode, as anybody may who was asked or asks for it."""
+    pair, _ = behind_nat()
+    pair.b.dns_delay = None
+    pair.initiate()
+    pair.run(1.0)
+    channel = channel_of(pair.b)
+    before, stage, iv = channel.path, channel.main_mode.stage, channel.main_mode.state.iv
+    secrets, notify = stage.agreement.secrets, Payload(PayloadType.NOTIFICATION, Notification(
+        Protocol.ISAKMP, NotifyType.INVALID_ID_INFORMATION).pack())
+    digest = Payload(PayloadType.HASH, secrets.prf_a((9).to_bytes(4, "big") + pack_chain([notify])))
+    data, _ = seal_encrypted(channel.header(ExchangeType.INFORMATIONAL, 9), [digest, notify],
+                             secrets.phase2_state(iv, 9))
+    pair.inject(Datagram(bytes(4) + data, Endpoint(SG_B, 4500), Endpoint(ELSEWHERE, 4500)))
+    assert pair.b.messages()[-1] == "notify INVALID-ID-INFORMATION" and channel.path == before
 
 
 def test_who_is_behind_a_nat_follows_nobody():

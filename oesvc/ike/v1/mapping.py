@@ -28,9 +28,9 @@ def change_port(core: Core, channel: Channel) -> None:
 
 
 def heard(core: Core, channel: Channel, path: Path, now: float) -> None:
-    """An authentic message that never came before has come by this path."""
+    """A message under the channel's keys that never came before has come by this path."""
     channel.heard_at = now
-    if path != channel.path and channel.may_come_by(path):
+    if channel.standing and path != channel.path and channel.may_come_by(path):
         before = channel.peer.address
         core.channels.move(channel, path)
         _gather(core, channel, before)
