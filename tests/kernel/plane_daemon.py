@@ -190,6 +190,12 @@ class Daemon:
         sa = make_sa(flow_of(flow), flow_of(gateways))
         ip(f"xfrm state update {in_words(sa)} limit packet-soft {soft} limit packet-hard {hard}")
 
+    def do_shorten(self, flow: list[str], gateways: list[str], seconds: int) -> "Deferred[None]":
+        """Let the SAs of a tunnel end earlier, as a peer may say."""
+        there, outer = flow_of(flow), flow_of(gateways)
+        return self.plane.change_sas(there, [make_sa(there, outer, seconds),
+                                             make_sa(there.reversed(), outer.reversed(), seconds)])
+
     def do_last_use(self, flow: list[str]) -> "Deferred[float]":
         return self.plane.last_use(flow_of(flow))
 

@@ -257,13 +257,16 @@ def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(net: Network, a:
 
 
 @pytest.mark.conformance("C-3.1.5-03")
-@pytest.mark.parametrize("limit", [{"seconds": 4}, {"kilobytes": 1}, {"packets": 8}])
+@pytest.mark.parametrize("limit", [{"seconds": 4}, {"kilobytes": 1}, {"packets": 8}, {"shortened": 4}])
 def test_at_the_end_of_its_sa_a_flow_returns_to_hold(
         net: Network, a: Plane, b: Plane, limit: dict[str, int]) -> None:
     b.order("key", flow=[BOB, ALICE], **B_TO_A)
-    a.order("key", flow=[ALICE, BOB], **A_TO_B, **{name: limit[name] for name in limit if name != "packets"})
+    from_the_start = {name: limit[name] for name in limit if name in ("seconds", "kilobytes")}
+    a.order("key", flow=[ALICE, BOB], **A_TO_B, **from_the_start)
     if "packets" in limit:
         a.order("limit_packets", flow=[ALICE, BOB], **A_TO_B, soft=4, hard=8)
+    elif "shortened" in limit:
+        a.order("shorten", flow=[ALICE, BOB], **A_TO_B, seconds=4)
     expired = ["sa", f"{ALICE} -> {BOB}", True]
     with net.capture("internet") as tap:
         deadline = time.monotonic() + 60
