@@ -66,9 +66,14 @@ class Connections:
             del self._by_flow[connection.flow]
 
     def schedule(self, connection: Connection) -> None:
-        """Take note of a connection's deadline after it has changed."""
-        if connection.deadline not in (None, connection.scheduled):
-            connection.scheduled = connection.deadline
+        """Take note of a connection's deadline after it has changed.
+
+        While it has none, as during a rekey, what lies in the heap may be dropped: the same deadline is noted anew.
+        """
+        if connection.deadline == connection.scheduled:
+            return
+        connection.scheduled = connection.deadline
+        if connection.deadline is not None:
             self._count += 1
             heapq.heappush(self._heap, (connection.deadline, self._count, connection.flow))
 

@@ -10,7 +10,7 @@ from oesvc.oe.aging import Lifespan, Lifespans
 from oesvc.oe.classes import ClassTable, PolicyLine
 from oesvc.oe.connections import Connections
 from oesvc.oe.machine import State
-from tests.oe.parts import ALICE, BOB, CLEAR, DENY, FLOW, PARANOID, PERMISSIVE
+from tests.oe.parts import ALICE, BOB, CLEAR, DENY, FLOW, PARANOID, PERMISSIVE, found, negotiated
 
 
 def table(*lines, default=PERMISSIVE):
@@ -62,6 +62,22 @@ def test_each_connection_is_due_when_its_lifespan_ends_and_once():
     connections.forget(connections.instantiate(flows[2]))
     assert connections.next_deadline() is None
     assert connections.due(1e9) == []
+
+
+@pytest.mark.conformance("C-3.4.1-11")
+def test_lifespan_goes_on_after_a_rekey_that_anybody_looked_at_the_deadlines_during():
+    """Rekeying takes a connection out of those that age, and leaves its lifespan alone."""
+    connections = Connections(table(), Lifespans())
+    connection = connections.instantiate(FLOW)
+    for event in (ev.Acquired(), found(), negotiated(1), ev.SoftLifetimeReached()):
+        connection.handle(event, 0.0)
+        connections.schedule(connection)
+    assert connections.next_deadline() is None
+    connection.handle(negotiated(2), 50.0)
+    connections.schedule(connection)
+    assert connections.next_deadline() == Lifespans().first
+    assert connections.due(60.0) == [connection]
+    assert connections.due(60.0) == []
 
 
 def test_beyond_the_bound_old_flows_go_that_are_not_encrypted_or_under_way():
