@@ -3,9 +3,10 @@
 import configparser
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ POLICY_FILES = {
     "private-or-clear": ConnectionClass.OE_PERMISSIVE,
     "private": ConnectionClass.OE_PARANOID,
 }
+
+LEFT_BY_OTHERS = (".*", "*~", "#*#", "*.dpkg-*", "*.ucf-*")
+"Files that editors and packages leave beside the one that they are about."
 
 
 class ConfigError(Exception):
@@ -56,6 +60,7 @@ class Config:
     clients: tuple[Network, ...]
     inside: tuple[str, ...]
     max_flows: int
+    icmp_on_deny: bool
     max_held: int
     "Datagrams."
     metrics: tuple[Address, int] | Path | None
@@ -108,9 +113,10 @@ IKE_LIMITS = ("dpd-", "channel-idle", "new-", "max-")
 YES_NO = {"yes": True, "no": False}
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
-    ("gateway", "clients"):         (read.words(read.network), ""),
+    ("gateway", "clients"):         (read.words(read.part_of_the_internet), ""),
     ("gateway", "inside"):          (read.words(str), ""),
     ("gateway", "max-flows"):       (read.between(int, 100, 250_000, ""), "200000"),
+    ("gateway", "icmp-on-deny"):    (read.choice(YES_NO), "no"),
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
     ("gateway", "metrics"):         (read.optional(read.loopback), ""),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
@@ -182,6 +188,7 @@ def load(file: Path) -> Config:
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],
         max_flows=values["gateway", "max-flows"],
+        icmp_on_deny=values["gateway", "icmp-on-deny"],
         max_held=values["gateway", "max-held"],
         metrics=values["gateway", "metrics"],
         private_key=values["ike", "private-key"],
@@ -283,12 +290,14 @@ def _contradictions(dns: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _unknown(section: str, option: str) -> str:
     known = [name for in_section, name in OPTIONS if in_section == section]
     elsewhere = [name for name, there in ((s, o) for s, o in OPTIONS) if there == option]
-    near = difflib.get_close_matches(option, known, 1)
-    if near:
-        return f"there is no option {option} in [{section}]; did you mean {near[0]}?"
-    if elsewhere:
+    if elsewhere and not difflib.get_close_matches(option, known, 1):
         return f"{option} belongs into [{elsewhere[0]}], not [{section}]"
-    return f"there is no option {option} in [{section}]; there are {', '.join(known) or 'none'}"
+    return f"there is no option {option} in [{section}]; {_meant(option, known)}"
+
+
+def _meant(written: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(written, known, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
 
 
 def _place(file: Path, text: str, section: str, option: str = "") -> str:
@@ -308,6 +317,9 @@ def _read_policies(directory: Path) -> Iterator[PolicyLine]:
     """The lines of the policy files. A prefix in two classes is an error (RFC 4322 section 1.2)."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: there is no such directory; it holds the files {', '.join(POLICY_FILES)}")
+    for file in directory.iterdir():
+        if file.name not in POLICY_FILES and not any(fnmatchcase(file.name, left) for left in LEFT_BY_OTHERS):
+            raise ConfigError(f"{file}: no class has a file of this name; {_meant(file.stem.lower(), POLICY_FILES)}")
     seen: dict[Network, PolicyLine] = {}
     for name, connection_class in POLICY_FILES.items():
         file = directory / name

@@ -75,6 +75,13 @@ def network(text: str) -> Network:
         raise ValueError(f"{text!r} is no network prefix: {error}") from None
 
 
+def part_of_the_internet(text: str) -> Network:
+    found = network(text)
+    if not found.prefixlen:
+        raise ValueError(f"{text} is everybody; what clients send to each other is left alone, so write their networks")
+    return found
+
+
 def identity(text: str) -> Identity | None:
     if not text:
         return None

@@ -223,7 +223,7 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
                    and any(_is_within(line.network, network) for network in never_clear))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
                        resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0,
-                       queue_length=config.max_held)
+                       queue_length=config.max_held, icmp_on_deny=config.icmp_on_deny)
 
 
 def _is_within(network: Network, other: Network) -> bool:

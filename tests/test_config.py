@@ -108,6 +108,9 @@ def test_identity_may_be_the_address_that_a_nat_gives_us(write):
     ("[gateway]\nmetrics = ::1:9722", r"oegw.conf:2: metrics: '::1:9722' is neither"),
     ("[gateway]\nmetrics = [::1]:0", r"oegw.conf:2: metrics: '\[::1\]:0' is neither"),
     ("[gateway]\nmetrics = localhost:9722", r"oegw.conf:2: metrics: 'localhost' is no IP address"),
+    ("[gateway]\nclients = 192.1.0.0/24 0.0.0.0/0", r"oegw.conf:2: clients: 0.0.0.0/0 is everybody; .* so write"),
+    ("[gateway]\nclients = ::/0", r"oegw.conf:2: clients: ::/0 is everybody"),
+    ("[gateway]\nicmp-on-deny = on", r"oegw.conf:2: icmp-on-deny: 'on' is none of yes, no"),
     ("[gateway]\nmax-held = 1", r"oegw.conf:2: max-held: 1 is not between 2 and 1000000"),
     ("[ike]\nthreads = 0", r"oegw.conf:2: threads: '0' is no number of 1 or more"),
     ("[dns]\nlook-ups = 0", r"oegw.conf:2: look-ups: '0' is no number of 1 or more"),
@@ -160,6 +163,23 @@ def test_prefix_in_two_classes_is_refused_with_both_places(write):
 def test_wrong_policy_line_says_where_and_what_would_be_right(write, line):
     with pytest.raises(config.ConfigError, match=r"private:2: .*such as 192\.0\.2\.0/24"):
         config.load(write(private=f"\n{line}\n"))
+
+
+@pytest.mark.parametrize("name, meant", [
+    ("Private", "did you mean private"), ("private.conf", "did you mean private"), ("privat", "did you mean private"),
+    ("README", "there are block, clear, private-or-clear, private$")])
+def test_a_policy_file_that_would_be_ignored_is_refused(write, tmp_path, name, meant):
+    file = write(private="192.2.0.0/16\n")
+    (tmp_path / "policies" / name).write_text("203.0.113.0/24\n")
+    with pytest.raises(config.ConfigError, match=f"policies/{name}: no class has a file of this name; {meant}"):
+        config.load(file)
+
+
+@pytest.mark.parametrize("name", ["private~", ".private.swp", "#private#", "private.dpkg-dist", "private.ucf-old"])
+def test_what_editors_and_packages_leave_among_the_policies_is_no_policy(write, tmp_path, name):
+    file = write(private="192.2.0.0/16\n")
+    (tmp_path / "policies" / name).write_text("203.0.113.0/24\n")
+    assert [str(line.network) for line in config.load(file).policies] == ["192.2.0.0/16"]
 
 
 def test_missing_files_are_named(write, tmp_path):

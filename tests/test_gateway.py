@@ -96,6 +96,11 @@ def test_never_clear_by_default_is_everything_but_what_a_line_names(write):
     assert plane.never_clear == (ip_network("192.2.0.0/16"), ip_network("::/0")) and plane.spared == ()
 
 
+@pytest.mark.parametrize("written, answered", [("", False), ("icmp-on-deny = no", False), ("icmp-on-deny = yes", True)])
+def test_denied_datagrams_are_answered_where_the_configuration_says_so(write, written, answered):
+    assert planned(load(write(f"[gateway]\n{written}"))).icmp_on_deny is answered
+
+
 def test_addresses_on_which_nobody_should_call_are_protected_all_the_same(write):
     """Asked of this kernel, in a network namespace: the second address is deprecated."""
     done = subprocess.run(["unshare", "-rn", "sh", "-ec", f"""
