@@ -94,7 +94,6 @@ ICMP_ON_DENY = """\
     ip saddr . ip daddr @denied4 limit rate 10/second reject with icmp type admin-prohibited
     ip6 saddr . ip6 daddr @denied6 limit rate 10/second reject with icmpv6 type admin-prohibited"""
 
-
 FAMILY_NAME = {4: "ip", 6: "ip6"}
 
 

@@ -151,11 +151,11 @@ class LinuxForwardingPlane:
             return
         try:
             yield replace_policies(self._xfrm, remaining_policies(self._config))
+            set_kernel(self._settings, self._core)
             if self._config.never_clear:
                 yield self._sets.load(closed_ruleset(self._config))
             else:
                 yield self._sets.delete_table()
-            set_kernel(self._settings, self._core)
         finally:
             self._close_sockets()
 
