@@ -133,7 +133,8 @@ def test_status_tells_of_budgets_that_are_nearly_used_or_did_not_suffice_and_of_
         "budget:  80 of max-channels = 100 are used",
         "budget:  3 of max-half-open = 1000 are used, and that was not enough 17 times"]
     assert answer["budgets"]["max-tunnels"] == {"used": 79, "limit": 100, "refused": 0}
-    assert set(answer["budgets"]) == {"max-tunnels", "max-channels", "max-half-open", "look-ups", "max-held", "max-flows"}
+    assert set(answer["budgets"]) == {
+        "max-tunnels", "max-channels", "max-half-open", "look-ups", "max-held", "max-flows"}
 
 
 @pytest.mark.conformance("C-11.2-02")
