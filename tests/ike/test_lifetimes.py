@@ -14,6 +14,7 @@ from oesvc.ike.events import (
     TunnelLost,
     TunnelUp,
 )
+from oesvc.ike.v1 import phase1_offer, phase2_offer, quick_mode
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.constants import DPD_SPACING, DPD_TRIES, TIME_TO_RENEW, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.engine import IkeEngine
@@ -128,13 +129,54 @@ def test_responder_may_shorten_a_tunnel_in_a_message_of_its_own(whose):
 
 
 def test_tunnel_cannot_be_shortened_so_far_that_its_renewal_comes_too_late():
-    pair = keyed()
+    pair = keyed({"phase2_floor": Lifetime(0)})
     [_, spi] = [sa.spi for sa in pair.a.tunnel_sas()]
     lifetime_of_tunnel(pair, 100, spi, 1)
     pair.now += 1000
     said = lifetime_of_tunnel(pair, 101, spi, 900)
     assert 0 <= said[0].seconds - TIME_TO_RENEW <= 3 and 1000 <= said[1].seconds - TIME_TO_RENEW <= 1003
     assert lifetime_of_tunnel(pair, 102, spi, 0, 5000)[2] == Lifetime(0, 5000)
+
+
+def test_tunnel_cannot_be_shortened_below_what_peers_may_propose():
+    pair = keyed()
+    spi = pair.a.tunnel_sas()[0].spi
+    assert lifetime_of_tunnel(pair, 100, spi, 61, 1) == [Lifetime(600, 1000)]
+
+
+@pytest.mark.parametrize("phase, floor", [(1, HOUR), (2, 600)])
+def test_responder_that_chooses_an_absurd_lifetime_does_not_make_us_work(phase, floor, monkeypatch):
+    """By changing what was offered: its answers have one transform, offers several."""
+    offers = {1: phase1_offer, 2: phase2_offer}[phase]
+    types = {1: (11, 12), 2: (1, 2)}[phase]
+    honest = offers.pack_sa
+
+    def choose(proposals):
+        [proposal] = proposals
+        transform, *others = proposal.transforms
+        if others:
+            return honest(proposals)
+        kept = tuple(attribute for attribute in transform.attributes if attribute.type not in types)
+        said = [Attribute.of(type, 1) for type in types] + [Attribute.of(types[0], 2), Attribute.of(types[1], 1)]
+        return honest((replace(proposal, transforms=(replace(transform, attributes=(*kept, *said)),)),))
+
+    monkeypatch.setattr(offers, "pack_sa", choose)
+    pair = keyed()
+    standing = channel_of(pair.a).standing
+    lifetimes = {1: {Lifetime(round(standing.expires - standing.since), standing.kilobytes)},
+                 2: {sa.lifetime for sa in pair.a.tunnel_sas()}}
+    assert lifetimes[phase] == {Lifetime(floor, {1: 100, 2: 1000}[phase])}
+    pair.run(300)
+    assert len(pair.a.heard(ChannelUp)) == 1
+
+
+def test_responders_absurd_word_on_the_lifetime_is_taken_as_far_as_peers_may_go(monkeypatch):
+    def notice(suite, spi):
+        yield Payload(PayloadType.NOTIFICATION,
+                      lifetime_notice(Protocol.ESP, spi.to_bytes(4, "big"), Lifetime(1, 1)).pack())
+
+    monkeypatch.setattr(quick_mode, "_notice_of_lifetime", notice)
+    assert {sa.lifetime for sa in keyed().a.tunnel_sas()} == {Lifetime(600, 1000)}
 
 
 def test_word_about_a_tunnel_that_is_not_the_peers_changes_nothing():

@@ -36,4 +36,4 @@ class Admission:
             self._close(idle, "others need its room")
 
     def _serves(self, channel: Channel) -> bool:
-        return any(channel.shares(tunnel) for tunnel in self._core.tunnels.of_peer(channel.peer.address))
+        return any(map(channel.shares, self._core.tunnels.of_peer(channel.peer.address)))

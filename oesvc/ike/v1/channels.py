@@ -44,6 +44,8 @@ class Standing:
     "Announced by the peer."
     since: float
     expires: float
+    kilobytes: int
+    "That its keys may protect; 0: any number."
     initial_contact: bool
     "The peer said in phase 1 that it knows of nothing older."
     shortened: Lifetime | None
@@ -77,7 +79,12 @@ class Channel:
     "As responder: the keys that the DNS has for whom the initiator claimed to be, or why there are none."
     hint: tuple[KeyingFailure, str] | None = None
     "What unauthenticated messages say about why this fails; told only when the time is over."
+    octets: int = 0
+    "That its keys have protected, in both directions."
     rekey: Timer | None = None
+    "When to look whether it is to be replaced, or closed."
+    renews_at: float = 0.0
+    "From when on it is to be replaced."
     wants_keys: bool = False
     "The DNS has been asked for the peer's keys, to replace this channel."
     keepalive: Timer | None = None
@@ -140,6 +147,12 @@ class Channel:
         """Whether a tunnel is its peer's: a delegation may give the same address and identity to another key."""
         return (self.standing is not None and tunnel.identity == self.standing.identity
                 and self.standing.key in tunnel.keys)
+
+    def is_with_peer_of(self, other: "Channel") -> bool:
+        """The same, where both stand at one address."""
+        mine, theirs = self.standing, other.standing
+        return (mine is not None and theirs is not None and mine.identity == theirs.identity
+                and mine.key == theirs.key)
 
     def header(self, exchange: ExchangeType, message_id: int) -> Header:
         return Header(self.cookie_i, self.cookie_r, 0, exchange, 0, message_id)
@@ -241,6 +254,10 @@ class Channels:
             self._half_open_near.remove(before)
             self._half_open_near.add(after)
 
+    def has(self, header: Header) -> bool:
+        """Whether there is one with both cookies, whoever it is with."""
+        return (header.initiator_cookie, header.responder_cookie) in self._by_cookies
+
     def find(self, header: Header, path: Path) -> Channel | None:
         """The channel of a datagram by its cookies; one that knows no responder's cookie yet takes any."""
         cookie_i, cookie_r = header.initiator_cookie, header.responder_cookie
@@ -257,6 +274,15 @@ class Channels:
         return next((channel for channel in reversed(self.with_peer(peer))
                      if (standing := channel.standing) and not channel.doubtful
                      and standing.identity == identity and (keys is None or standing.key in keys)), None)
+
+    def is_newest(self, channel: Channel) -> bool:
+        """With its peer, who is whom an address, an identity and a key tell from others."""
+        standing, peer = channel.standing, channel.peer.address
+        return standing is not None and self.standing(peer, standing.identity, (standing.key,)) is channel
+
+    def of_same_peer(self, channel: Channel) -> list[Channel]:
+        """The standing ones, oldest first."""
+        return [other for other in self.with_peer(channel.peer.address) if channel.is_with_peer_of(other)]
 
     def pending(self, local: Address, peer: Address, expectation: Expectation) -> Channel | None:
         """Phase 1 begun by us with the same peer, identity and keys."""
@@ -282,7 +308,8 @@ class Channels:
     def most_standing(self) -> int:
         """With one peer."""
         return max((most for with_peer in self._by_peer.values() for most in Counter(
-            channel.standing.identity for channel in with_peer.values() if channel.standing).values()), default=0)
+            (channel.standing.identity, channel.standing.key) for channel in with_peer.values()
+            if channel.standing).values()), default=0)
 
     def _leave_peer(self, channel: Channel, peer: Address) -> None:
         del self._by_peer[peer][channel.id]

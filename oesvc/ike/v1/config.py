@@ -54,7 +54,7 @@ class EngineConfig:
     dpd_idle: float = 60.0
     "Silence of a peer that there are tunnels with, after which it is asked whether it is there (RFC 3706); 0: never."
     channel_idle: float = 1800.0
-    "A keying channel without tunnels that was not used for so long is closed at its end, not replaced."
+    "A keying channel without tunnels that was not used for so long is closed."
     max_half_open: int = 1000
     """Keying channels that strangers, who receive at their addresses, have begun and not finished; beyond, an old one
     makes room, from where there are most."""

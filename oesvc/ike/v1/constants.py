@@ -179,6 +179,8 @@ repeated fragment of a message that it has just answered."""
 NONCE_LENGTH = 32
 MAX_PAYLOADS = 255
 "Payloads in one message, and transforms in one proposal; that is what a proposal can count."
+MAX_NOTIFICATIONS = 16
+"Of one message: each may be about any of the tunnels with its sender."
 MAX_TRANSFORMS = 255
 "In all proposals of one message: to judge one takes 10 microseconds. Known daemons offer 100."
 MAX_ATTRIBUTES = 16
@@ -208,6 +210,9 @@ KEEPALIVE_SPACING = 20.0
 "Seconds; the default of RFC 3948 section 4."
 REKEY_SPACING = 60.0
 "Seconds between tries to replace a keying channel that nears its end."
+KILOBYTE = 1024
+WORN_EXCHANGES = 3072
+"Exchanges, theirs and ours, after which a keying channel is replaced, so that there is room for those meanwhile."
 MAX_EXCHANGES = 4096
 "Exchanges that a peer may begin under one keying channel; their message IDs are remembered against replay."
 MAX_IDENTITIES = 3

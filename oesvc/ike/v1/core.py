@@ -76,6 +76,8 @@ class Core:
 
     def send_on(self, channel: Channel, data: bytes) -> None:
         """Send a message to a channel's peer; in pieces, if it has to be and the peer understands them."""
+        if channel.standing:
+            channel.octets += len(data)
         if not channel.takes_fragments or len(data) <= LARGEST:
             self.send(data, channel.path)
             return

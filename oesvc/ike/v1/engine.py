@@ -19,11 +19,12 @@ from oesvc.ike.v1.constants import (
     ExchangeType,
     NotifyType,
     PayloadType,
+    Protocol,
     name_of,
 )
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.errors import ExchangeTypeError, MalformedError, PeerError, UnexpectedError
-from oesvc.ike.v1.informational import LIVENESS, Informational, deletions, names
+from oesvc.ike.v1.informational import Informational, deletions, is_liveness, names
 from oesvc.ike.v1.liveness import Liveness
 from oesvc.ike.v1.nat import explain, hides
 from oesvc.ike.v1.phase1 import Phase1
@@ -186,8 +187,14 @@ class IkeEngine:
         elif header.exchange == ExchangeType.QUICK_MODE:
             self._phase2.message(channel, header, data, path, now)
         else:
+            if header.encrypted and channel.standing:
+                # Extended authentication and mode-config begin so (no RFC has them); their HASH is that of HASH(1).
+                self._informational.open(channel, header, data, path, now)
+                refusal = Notification(Protocol.ISAKMP, NotifyType.INVALID_EXCHANGE_TYPE)
+                self._informational.send_notify(channel, refusal, None)
             raise ExchangeTypeError(f"exchange {name_of(ExchangeType, header.exchange)} under a keying channel; only "
                                     "quick mode and informational are used")
+        self._renewal.wear(channel, len(data), now)
 
     def _stands(self, channel: Channel, now: float) -> None:
         """Phase 1 has just ended, maybe with the word that the peer begins anew."""
@@ -195,17 +202,18 @@ class IkeEngine:
             self._teardown.initial_contact(channel, now)
         mapping.stands(self._core, channel, now)
         self._liveness.watch(channel, now)
-        self._renewal.watch(channel)
+        self._renewal.watch(channel, now)
 
     def _noticed(self, channel: Channel, notices: Sequence[Notification], now: float) -> None:
         """An authentic status notify, alone or with quick mode."""
+        if any(notification.type == NotifyType.INITIAL_CONTACT for notification in notices):
+            self._teardown.initial_contact(channel, now)
         for notification in notices:
-            if notification.type == NotifyType.INITIAL_CONTACT:
-                self._teardown.initial_contact(channel, now)
-            elif notification.type == NotifyType.CONNECTED:
+            if notification.type == NotifyType.CONNECTED:
                 self._phase2.connected(channel, notification, now)
             elif notification.type == NotifyType.RESPONDER_LIFETIME:
                 self._phase1.shorten(channel, notification)
+                self._renewal.watch(channel, now)
                 self._phase2.shorten(channel, notification, now)
 
     def _informed(self, channel: Channel, header: Header, data: bytes, path: Path, now: float) -> None:
@@ -216,13 +224,15 @@ class IkeEngine:
                    else open_clear(header, data))
         for name in names(message):
             self._core.saw(Way.RECEIVED, name, channel, None, header.encrypted)
-        for notification in message.notifications():
-            if not channel.standing:
+        if not channel.standing:
+            for notification in message.notifications():
                 self._phase1.notified(channel, notification)
-            elif notification.type in LIVENESS:
-                self._liveness.received(channel, notification, header.message_id, path, now)
-            else:
-                self._noticed(channel, [notification], now)
+        elif is_liveness(message):
+            self._liveness.received(channel, message.notifications()[0], header.message_id, path, now)
+        else:
+            notices = message.notifications()
+            self._noticed(channel, notices, now)
+            for notification in notices:
                 self._phase2.refused_by_peer(channel, notification)
         for deletion in deletions(message) if channel.standing else []:
             self._teardown.received(channel, deletion, now)

@@ -77,10 +77,9 @@ class Liveness:
 
     def _is_needed(self, channel: Channel) -> bool:
         """Whether it is the newest channel with a peer that there are tunnels with."""
-        standing, peer = channel.standing, channel.peer.address
-        return (standing is not None and self._core.channels.standing(peer, standing.identity) is channel
-                and any(tunnel.identity == standing.identity and tunnel.state is TunnelState.UP
-                        for tunnel in self._core.tunnels.of_peer(peer)))
+        return (self._core.channels.is_newest(channel)
+                and any(channel.shares(tunnel) and tunnel.state is TunnelState.UP
+                        for tunnel in self._core.tunnels.of_peer(channel.peer.address)))
 
     def _send(self, channel: Channel, type: NotifyType, sequence: int) -> None:
         spi, data = channel.cookie_i + channel.cookie_r, sequence.to_bytes(SEQUENCE_OCTETS, "big")

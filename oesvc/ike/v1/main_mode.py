@@ -35,6 +35,7 @@ from oesvc.ike.v1.errors import IdentityError, NatError, SignatureError
 from oesvc.ike.v1.exchange import Calculation, Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_identity, parse_identity
 from oesvc.ike.v1.nat import NO_NAT, Nat, discovery, explain, find_nat, is_private
+from oesvc.ike.v1.negotiation import not_below
 from oesvc.ike.v1.offers import Phase1Suite, Profile
 from oesvc.ike.v1.vendor import Extension, Extensions, announce, announced
 from oesvc.ike.v1.wire.message import Message
@@ -59,6 +60,7 @@ class Ourselves:
 
     profile: Profile
     lifetime: Lifetime
+    floor: Lifetime
     extensions: Extensions
     path: Path
     "On which messages 1 to 4 go."
@@ -182,6 +184,7 @@ def out_1(payloads: tuple[Payload, ...]) -> Outcome:
 
 def in_2_out_3(we: Ourselves, stage: OfferSent, message: Message) -> Climb:
     suite, lifetime = phase1_offer.accept_choice(message.one(P.SA), we.profile, we.lifetime)
+    lifetime = not_below(we.floor, lifetime, we.lifetime)
     pair = yield Calculation(COSTS[suite.group], partial(generate, suite.group))
     nonce, extensions = we.entropy(NONCE_LENGTH), announced(message)
     return Outcome(ValueSent(stage.offer, suite, lifetime, extensions, pair, nonce),

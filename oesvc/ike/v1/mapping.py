@@ -5,18 +5,19 @@ Only an authentic message that is no repetition shows where a peer is. What else
 
 from oesvc.ike.datagram import Endpoint, Path
 from oesvc.ike.events import TunnelMoved
-from oesvc.ike.identity import Identity
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import KEEPALIVE_SPACING, NAT_TRAVERSAL_PORT, PORT
 from oesvc.ike.v1.core import Core
+from oesvc.ike.v1.main_mode import Expectation
 from oesvc.ipsec.flow import Address
 
 
-def path_to(core: Core, local: Address, peer: Address, identity: Identity) -> Path:
+def path_to(core: Core, local: Address, peer: Address, expected: Expectation) -> Path:
     """Where main mode begins: where the peer was last, if a NAT lies between; else where every gateway is."""
     return next((channel.path for channel in reversed(core.channels.with_peer(peer))
                  if channel.nat.between and channel.local.address == local and channel.standing
-                 and channel.standing.identity == identity), Path(Endpoint(local, PORT), Endpoint(peer, PORT)))
+                 and channel.standing.identity == expected.identity and channel.standing.key in expected.keys),
+                Path(Endpoint(local, PORT), Endpoint(peer, PORT)))
 
 
 def change_port(core: Core, channel: Channel) -> None:
@@ -46,12 +47,12 @@ def stands(core: Core, channel: Channel, now: float) -> None:
 
 def _gather(core: Core, channel: Channel, address: Address) -> None:
     """What else the peer has had at this address goes by its channel's path from now on."""
-    path, identity = channel.path, channel.standing and channel.standing.identity
+    path = channel.path
     for other in core.channels.with_peer(address):
-        if other.standing and other.standing.identity == identity and other.nat.between:
+        if channel.is_with_peer_of(other) and other.nat.between:
             core.channels.move(other, path)
     for tunnel in core.tunnels.of_peer(address):
-        if tunnel.identity == identity and tunnel.path and tunnel.path != path:
+        if channel.shares(tunnel) and tunnel.path and tunnel.path != path:
             core.tunnels.move(tunnel, path)
             core.tell(TunnelMoved(tunnel.id, tunnel.flow, *tunnel.ends(path)))
 
@@ -62,8 +63,6 @@ def _keep_alive_later(core: Core, channel: Channel, now: float) -> None:
 
 def _keep_alive(core: Core, channel: Channel, now: float) -> None:
     """By the newest channel with the peer, while there are tunnels with it."""
-    standing, peer = channel.standing, channel.peer.address
-    if (standing and core.channels.standing(peer, standing.identity) is channel
-            and any(tunnel.identity == standing.identity for tunnel in core.tunnels.of_peer(peer))):
+    if core.channels.is_newest(channel) and any(map(channel.shares, core.tunnels.of_peer(channel.peer.address))):
         core.send_keepalive(channel.path)
     _keep_alive_later(core, channel, now)

@@ -89,11 +89,23 @@ def lifetime_notice(protocol: int, spi: bytes, lifetime: Lifetime) -> Notificati
                         b"".join(attribute.pack() for attribute in attributes))
 
 
-def responder_lifetime(notices: Iterable[Notification], protocol: int, agreed: Lifetime) -> Lifetime:
-    """What is agreed, or less where the responder says so. Raises MalformedError."""
+def not_below(floor: Lifetime, agreed: Lifetime, ours: Lifetime) -> Lifetime:
+    """What a responder lets our lifetime be, but no less than the floor: to make new keys is work for both.
+
+    One that has its keys end before that says so by a delete.
+    """
+    seconds, kilobytes = (max(amount, min(least, own or least)) if amount else 0 for amount, least, own in (
+        (agreed.seconds, floor.seconds, ours.seconds), (agreed.kilobytes, floor.kilobytes, ours.kilobytes)))
+    return Lifetime(seconds, kilobytes)
+
+
+def responder_lifetime(notices: Iterable[Notification], protocol: int, agreed: Lifetime,
+                       floor: Lifetime) -> Lifetime:
+    """What is agreed, or less where the responder says so, but not below the floor. Raises MalformedError."""
     for notification in notices:
         if notification.type == NotifyType.RESPONDER_LIFETIME and notification.protocol == protocol:
-            agreed = agreed.shorter(read_lifetime(notification.data, protocol))
+            said = read_lifetime(notification.data, protocol)
+            agreed = not_below(floor, agreed.shorter(said), agreed)
     return agreed
 
 

@@ -87,7 +87,7 @@ class Phase1:
         if pending:
             pending.waiting.append(tunnel)
         else:
-            path = path_to(self._core, tunnel.local, tunnel.peer, tunnel.identity)
+            path = path_to(self._core, tunnel.local, tunnel.peer, expectation)
             self.begin(path, expectation, tunnel.gives_up, now, [tunnel])
 
     def first_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
@@ -103,6 +103,8 @@ class Phase1:
     def third_message(self, header: Header, data: bytes, datagram: Datagram, now: float) -> None:
         """Of a stranger who has got our message 2: this begins a channel. Raises PeerError."""
         invitation = self._core.invitations.redeem(header, datagram.local, datagram.peer, now)
+        if self._core.channels.has(header):
+            raise UnexpectedError("cookies of a keying channel with somebody else")
         self._admission.admit(datagram.peer.address)
         stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.shortened,
                            invitation.extensions)
@@ -224,8 +226,8 @@ class Phase1:
     def _ourselves(self, path: Path, expectation: Expectation | None) -> Ourselves:
         config = self._core.config
         identity, behind_nat = config.identities(path.local.address, initiator=expectation is not None)
-        return Ourselves(config.profile, config.phase1_lifetime, config.extensions, path, identity, behind_nat,
-                         config.private_key, self._core.entropy, expectation)
+        return Ourselves(config.profile, config.phase1_lifetime, config.phase1_floor, config.extensions, path, identity,
+                         behind_nat, config.private_key, self._core.entropy, expectation)
 
     def _add(self, channel: Channel, deadline: float) -> None:
         peer = channel.peer.address
@@ -319,7 +321,8 @@ class Phase1:
         agreement, exchange = stage.agreement, channel.main_mode
         last_block = exchange.state.iv if exchange.state else b""
         standing = Standing(stage.identity, stage.key, agreement.secrets, last_block, agreement.suite.group,
-                            agreement.extensions, now, now + agreement.lifetime.seconds, stage.initial_contact,
+                            agreement.extensions, now, now + agreement.lifetime.seconds, agreement.lifetime.kilobytes,
+                            stage.initial_contact,
                             agreement.lifetime if agreement.shortened else None)
         self._core.channels.stands(channel, standing)
         if channel.invitation:
@@ -330,7 +333,7 @@ class Phase1:
         self._core.timers.at(now + LINGER, lambda now: exchange.finish())
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         self._stands(channel, now)
-        self._bound_peer(channel.peer.address, standing.identity)
+        self._bound_peer(channel)
         waiting, channel.waiting = channel.waiting, []
         for tunnel in waiting:
             if self._core.tunnels.get(tunnel.id):
@@ -340,9 +343,10 @@ class Phase1:
         """The responder lets the channel end earlier than we had offered. Raises MalformedError."""
         standing = channel.standing
         if standing and notification.protocol == Protocol.ISAKMP and channel.deadline:
-            ours = Lifetime(int(standing.expires - standing.since))
-            lifetime = responder_lifetime([notification], Protocol.ISAKMP, ours)
-            channel.standing = replace(standing, expires=standing.since + lifetime.seconds)
+            ours = Lifetime(round(standing.expires - standing.since), standing.kilobytes)
+            lifetime = responder_lifetime([notification], Protocol.ISAKMP, ours, self._core.config.phase1_floor)
+            channel.standing = replace(standing, expires=standing.since + lifetime.seconds,
+                                       kilobytes=lifetime.kilobytes)
             channel.deadline.cancel()
             self._expires(channel, channel.standing.expires)
 
@@ -350,11 +354,9 @@ class Phase1:
         channel.deadline = self._core.timers.at(
             when, lambda now: self.close(channel, "the keying channel has expired"))
 
-    def _bound_peer(self, peer: Address, identity: Identity) -> None:
+    def _bound_peer(self, newest: Channel) -> None:
         """No peer has more channels than it needs; behind one NAT there may be several peers."""
-        standing = [channel for channel in self._core.channels.with_peer(peer)
-                    if channel.standing and channel.standing.identity == identity]
-        too_many = standing[:-self._core.config.max_channels_per_peer]
+        too_many = self._core.channels.of_same_peer(newest)[:-self._core.config.max_channels_per_peer]
         self._core.budgets.overrun("max_channels_per_peer", len(too_many))
         for channel in too_many:
             self.close(channel, "the peer has newer keying channels")

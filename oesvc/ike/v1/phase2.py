@@ -1,7 +1,6 @@
 """Runs quick mode for all tunnels, in both roles: RFC 2409 section 5.5, RFC 4322 sections 3.2.5 and 3.3.2."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from oesvc.ike.datagram import Path
 from oesvc.ike.events import DatagramRefused, LifetimeShortened, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
@@ -12,6 +11,7 @@ from oesvc.ike.v1.constants import (
     COMMIT_WAIT,
     LAST_ERROR_NOTIFY,
     LINGER,
+    MAX_EXCHANGES,
     NOT_READ,
     TIME_TO_RENEW,
     ExchangeType,
@@ -20,7 +20,7 @@ from oesvc.ike.v1.constants import (
     Protocol,
 )
 from oesvc.ike.v1.core import Core
-from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, UnexpectedError
+from oesvc.ike.v1.errors import BusyError, PeerError, RefusedError, SpiError, UnexpectedError
 from oesvc.ike.v1.exchange import Exchange, Ladder, Outcome
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.mapping import heard
@@ -49,7 +49,7 @@ from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
-from oesvc.ipsec.sa import IpsecSa
+from oesvc.ipsec.sa import IpsecSa, Lifetime
 
 
 class Phase2:
@@ -114,8 +114,13 @@ class Phase2:
         heard(self._core, channel, path, now)
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
         if isinstance(outcome.stage, Answered):
+            spi = outcome.stage.outbound.spi
+            if self._core.tunnels.sending_to(tunnel.peer, spi):
+                self.fail(tunnel, KeyingFailure.PHASE2_REFUSED,
+                          f"the peer has chosen the SPI {spi:#010x} of another tunnel for {tunnel.flow}")
+                return
             self._noticed(channel, outcome.stage.notices, now)
-            self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
+            self._core.tunnels.sends_by(tunnel, spi)
             self._tell_sas(tunnel, outcome.stage.inbound, outcome.stage.outbound)
         elif isinstance(outcome.stage, ConfirmedByPeer):
             self._tell_sas(tunnel, outcome.stage.outbound)
@@ -136,7 +141,6 @@ class Phase2:
         self._core.tunnels.receives_by(tunnel, spi)
 
         def keyed(outcome: Outcome, now: float) -> None:
-            self._core.tunnels.sends_by(tunnel, outcome.stage.outbound.spi)
             self._tell_sas(tunnel, outcome.stage.inbound)
 
         def unusable(error: PeerError) -> None:
@@ -209,6 +213,8 @@ class Phase2:
             raise UnexpectedError("quick mode before phase 1 is over")
         if not header.message_id or header.message_id in channel.used_ids:
             raise UnexpectedError("quick mode with a message ID that was used before")
+        if len(channel.used_ids) >= MAX_EXCHANGES:
+            raise BusyError("too many exchanges under one keying channel")
         terms = self._terms(channel, standing, header.message_id)
         exchange = self._exchange(channel, standing, header.message_id, Whose.PEERS, RESPONDER)
         try:
@@ -227,8 +233,8 @@ class Phase2:
                   path: Path, now: float) -> None:
         """A good quick mode 1: the owner is asked. Raises PeerError."""
         self._check_budgets(exchange.stage, channel.peer.address)
-        if not channel.use_id(exchange.message_id):
-            raise BusyError("too many exchanges under one keying channel")
+        self._check_spi(exchange.stage, channel.peer.address)
+        channel.use_id(exchange.message_id)
         self._core.channels.use(channel, now)
         heard(self._core, channel, path, now)
         self._noticed(channel, exchange.stage.notices, now)
@@ -238,6 +244,7 @@ class Phase2:
                               now + self._core.config.keying_time)
         tunnel.awaits_connected = bool(header.flags & Flag.COMMIT)
         self._core.tunnels.add(tunnel)
+        self._core.tunnels.sends_by(tunnel, exchange.stage.spi)
         self._core.saw(Way.RECEIVED, "quick mode 1", channel, flow, encrypted=True)
         self._negotiate(tunnel, channel, terms, exchange)
         self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
@@ -250,6 +257,12 @@ class Phase2:
             if self._core.budgets.exhausted(budget, have):
                 busy = BusyError(f"the tunnel {stage.flow} is one more than the {have} {whose}: no more are allowed")
                 raise RefusedError(busy, stage.chosen.spi, stage.flow)
+
+    def _check_spi(self, stage: ToAuthorize, peer: Address) -> None:
+        """By address and SPI the kernel tells SAs apart, whoever is at that address."""
+        if self._core.tunnels.sending_to(peer, stage.spi):
+            raise RefusedError(SpiError(f"the SPI {stage.spi:#010x} is that of another tunnel with {peer}"),
+                               stage.chosen.spi, stage.flow)
 
     def _negotiate(self, tunnel: TunnelRecord, channel: Channel, terms: Terms, exchange: Exchange) -> None:
         tunnel.state, tunnel.channel_id = TunnelState.NEGOTIATING, channel.id
@@ -285,10 +298,12 @@ class Phase2:
             return
         said, spi = read_lifetime(notification.data, Protocol.ESP), int.from_bytes(notification.spi, "big")
         for tunnel in self._core.tunnels.of_peer(channel.peer.address):
-            if spi in (tunnel.inbound_spi, tunnel.outbound_spi) and tunnel.identity == channel.standing.identity:
+            if spi in (tunnel.inbound_spi, tunnel.outbound_spi) and channel.shares(tunnel):
                 age = 0.0 if tunnel.up_since is None else now - tunnel.up_since
-                seconds = max(said.seconds, int(age) + TIME_TO_RENEW) if said.seconds else 0
-                self._core.tell(LifetimeShortened(tunnel.id, tunnel.flow, replace(said, seconds=seconds)))
+                least = self._core.config.phase2_floor
+                seconds = max(said.seconds, least.seconds, int(age) + TIME_TO_RENEW) if said.seconds else 0
+                kilobytes = max(said.kilobytes, least.kilobytes) if said.kilobytes else 0
+                self._core.tell(LifetimeShortened(tunnel.id, tunnel.flow, Lifetime(seconds, kilobytes)))
 
     def _commit(self, tunnel: TunnelRecord, channel: Channel, now: float) -> None:
         tunnel.awaits_connected = False

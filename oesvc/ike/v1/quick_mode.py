@@ -33,7 +33,7 @@ from oesvc.ike.v1.errors import (
 from oesvc.ike.v1.exchange import Calculation, Climb, Ladder, Outcome, Step
 from oesvc.ike.v1.identification import pack_host, parse_host
 from oesvc.ike.v1.nat import Nat, explain, hides
-from oesvc.ike.v1.negotiation import lifetime_notice, read_notices, responder_lifetime
+from oesvc.ike.v1.negotiation import lifetime_notice, not_below, read_notices, responder_lifetime
 from oesvc.ike.v1.offers import Profile
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS, Phase2Suite
 from oesvc.ike.v1.wire.message import Message
@@ -193,7 +193,8 @@ def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     suite, spi = phase2_offer.accept_choice(message.one(P.SA), terms.profile, stage.group, terms.lifetime,
                                             terms.encapsulation)
     notices = read_notices(message)
-    suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, suite.lifetime))
+    lifetime = not_below(terms.floor, suite.lifetime, terms.lifetime)
+    suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, lifetime, terms.floor))
     ids = message.all(P.IDENTIFICATION)
     if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")

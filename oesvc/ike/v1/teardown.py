@@ -34,7 +34,7 @@ class Teardown:
         if deletion.protocol == Protocol.ESP:
             self._tunnels_deleted(channel, {int.from_bytes(spi, "big") for spi in deletion.spis})
         elif deletion.protocol == Protocol.ISAKMP:
-            for other in self._of_same_peer(channel):
+            for other in self._core.channels.of_same_peer(channel):
                 if other.cookie_i + other.cookie_r in deletion.spis:
                     self._phase1.ended_by_peer(other, "the peer closed the keying channel", now)
 
@@ -43,23 +43,21 @@ class Teardown:
 
         What came to stand after this channel had begun is not older: two first channels may cross.
         """
-        for other in self._of_same_peer(channel):
+        for other in self._core.channels.of_same_peer(channel):
             if other.standing and other.standing.since < channel.begun:
                 self._phase1.ended_by_peer(other, "the peer has rebooted", now)
-        for tunnel in self._core.tunnels:
-            if (tunnel.peer == channel.peer.address and channel.standing
-                    and tunnel.identity == channel.standing.identity
-                    and tunnel.up_since is not None and tunnel.up_since < channel.begun):
+        for tunnel in self._core.tunnels.of_peer(channel.peer.address):
+            if channel.shares(tunnel) and tunnel.up_since is not None and tunnel.up_since < channel.begun:
                 self._lost_by_peer(tunnel)
 
     def peer_died(self, channel: Channel, now: float) -> None:
         """The peer does not answer under its newest channel: nothing that it shares with us is of use."""
-        peer, identity = channel.peer.address, channel.standing and channel.standing.identity
+        peer = channel.peer.address
         detail = f"{peer} answered none of {DPD_TRIES} questions whether it is there"
-        for other in self._of_same_peer(channel):
+        for other in self._core.channels.of_same_peer(channel):
             self._phase1.end(other, KeyingFailure.PEER_SILENT, detail)
         for tunnel in self._core.tunnels.of_peer(peer):
-            if tunnel.identity == identity and tunnel.state is TunnelState.UP:
+            if channel.shares(tunnel) and tunnel.state is TunnelState.UP:
                 self._phase2.forget(tunnel)
                 self._core.tell(TunnelLost(tunnel.id, tunnel.flow, peer, detail))
 
@@ -87,7 +85,7 @@ class Teardown:
 
     def _announce(self, tunnel: TunnelRecord) -> bool:
         """Tell the peer, under the newest keying channel with it; False when there is nobody or nothing to tell."""
-        channel = self._core.channels.standing(tunnel.peer, tunnel.identity)
+        channel = self._core.channels.standing(tunnel.peer, tunnel.identity, tunnel.keys)
         if channel is None or tunnel.inbound_spi is None or tunnel.outbound_spi is None:
             return False
         self._send(channel, [tunnel.inbound_spi], tunnel.flow)
@@ -101,7 +99,7 @@ class Teardown:
         answers: list[TunnelRecord] = []
         for spi in sorted(spis):
             tunnel = self._core.tunnels.sending_to(channel.peer.address, spi)
-            if tunnel and channel.standing and tunnel.identity == channel.standing.identity:
+            if tunnel and channel.shares(tunnel):
                 if tunnel.state is not TunnelState.DELETING:
                     answers.append(tunnel)
                 self._lost_by_peer(tunnel)
@@ -123,7 +121,3 @@ class Teardown:
     def _gone(self, tunnel: TunnelRecord, confirmed: bool) -> None:
         self._phase2.forget(tunnel)
         self._core.tell(TunnelGone(tunnel.id, tunnel.flow, confirmed))
-
-    def _of_same_peer(self, channel: Channel) -> list[Channel]:
-        return [other for other in self._core.channels.with_peer(channel.peer.address)
-                if other.standing and channel.standing and other.standing.identity == channel.standing.identity]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from oesvc.ike.crypto.cipher import BlockLengthError, CbcState
-from oesvc.ike.v1.constants import NONCE_LENGTHS, Flag, PayloadType, name_of
+from oesvc.ike.v1.constants import MAX_NOTIFICATIONS, NONCE_LENGTHS, Flag, PayloadType, name_of
 from oesvc.ike.v1.errors import MalformedError, UnexpectedError
 from oesvc.ike.v1.wire.header import LAYOUT, Header
 from oesvc.ike.v1.wire.payloads import GENERIC_HEADER, Notification, Payload, pack_chain, parse_chain
@@ -35,7 +35,10 @@ class Message:
 
     def notifications(self) -> tuple[Notification, ...]:
         """Raises MalformedError."""
-        return tuple(Notification.parse(body) for body in self.all(PayloadType.NOTIFICATION))
+        bodies = self.all(PayloadType.NOTIFICATION)
+        if len(bodies) > MAX_NOTIFICATIONS:
+            raise MalformedError(f"{len(bodies)} notifications in one message; {MAX_NOTIFICATIONS} are allowed")
+        return tuple(map(Notification.parse, bodies))
 
     def nonce(self) -> bytes:
         """The one nonce (RFC 2409 section 5). Raises UnexpectedError, MalformedError."""
