@@ -33,7 +33,7 @@ from oesvc.dns.wire import (
 from oesvc.ike.crypto.cipher import CbcCipher, CbcState
 from oesvc.ike.v1.constants import PayloadType
 from oesvc.ike.v1.errors import PeerError
-from oesvc.ike.v1.fragments import Reassembly, split
+from oesvc.ike.v1.fragments import Fragments, split
 from oesvc.ike.v1.identification import parse_host, parse_identity
 from oesvc.ike.v1.vendor import announced
 from oesvc.ike.v1.wire.header import Header
@@ -107,12 +107,12 @@ def _deletion(body: bytes) -> None:
 
 def _fragments(data: bytes) -> None:
     """Pieces with a length of one octet before each."""
-    reassembly = Reassembly()
+    fragments = Fragments(10_000)
     header = Header(b"\1" * 8, b"\2" * 8, PayloadType.FRAGMENT, 2, 0, 0)
     while data:
         piece, data = data[1:1 + data[0]], data[1 + data[0]:]
         packed = header.pack(bytes([0, 0]) + (4 + len(piece)).to_bytes(2, "big") + piece)
-        _refusing(PeerError, reassembly.take, Header.parse(packed), packed)
+        _refusing(PeerError, fragments.take, Header.parse(packed), packed, 0.0)
 
 
 _BODIES: dict[int, Callable[[bytes], None]] = {

@@ -140,6 +140,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "max-half-open-per-prefix"): (read.between(int, 1, 1_000_000, ""), "32"),
     ("ike", "max-stranger-work"):   (read.between(int, 1, 1_000_000, "milliseconds"), "1000"),
     ("ike", "max-stranger-work-per-prefix"): (read.between(int, 1, 1_000_000, "milliseconds"), "250"),
+    ("ike", "max-fragment-octets"): (read.between(int, 100_000, 1_000_000_000, ""), "4000000"),
     ("ike", "max-channels"):        (read.between(int, 1, 1_000_000, ""), "10000"),
     ("ike", "max-channels-per-peer"): (read.between(int, 1, 1_000_000, ""), "8"),
     ("ike", "max-channels-per-prefix"): (read.between(int, 1, 1_000_000, ""), "256"),

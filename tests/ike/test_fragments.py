@@ -10,7 +10,7 @@ from oesvc.ike.datagram import Datagram
 from oesvc.ike.events import DatagramRefused, TunnelUp
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.constants import MAX_FRAGMENTS, PayloadType
-from oesvc.ike.v1.fragments import FIELDS, LARGEST, LONGEST, split
+from oesvc.ike.v1.fragments import FIELDS, LARGEST, LONGEST, PATIENCE, PER_CHANNEL, Fragments, split
 from oesvc.ike.v1.offers import MODERN
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import seal_clear
@@ -84,15 +84,63 @@ def test_pieces_of_messages_never_finished_are_forgotten_with_the_next():
     for id in range(1000):
         for number in range(1, 4):
             fragment(pair, id, number, 0, bytes(1000))
-    assert len(channel_of(pair.b).fragments._pieces) == 3
+    assert PER_CHANNEL * 3000 <= memory(pair) <= PER_CHANNEL * 4000
+    pair.now += PATIENCE + 1
+    fragment(pair, 5, 1, 0, b"x")
+    assert 0 < memory(pair) < 1000 and len(pair.b.engine._core.fragments._of_channel) == 1
 
 
 def test_pieces_of_one_message_are_bounded():
     pair = keyed()
     for number in range(1, MAX_FRAGMENTS + 1):
         fragment(pair, 1, number, 0, bytes(60_000))
-    assert sum(map(len, channel_of(pair.b).fragments._pieces.values())) <= LONGEST
+    assert memory(pair) <= LONGEST
     assert f"more than {LONGEST} octets" in pair.b.heard(DatagramRefused)[-1].reason
+
+
+def memory(pair: Pair) -> int:
+    return pair.b.engine.bounds(pair.now)["max-fragment-octets"][0]
+
+
+def message(exchange: int, message_id: int, octets: int) -> bytes:
+    return Header(b"\1" * 8, b"\2" * 8, 5, exchange, 1, message_id).pack(random.Random(message_id).randbytes(octets))
+
+
+def feed(fragments: Fragments, pieces) -> list[bytes]:
+    taken = [fragments.take(Header.parse(piece), piece, 0.0) for piece in pieces]
+    return [whole for whole in taken if whole is not None]
+
+
+@pytest.mark.parametrize("again", [(2, 0), (32, 77)], ids=["of the same exchange", "of another"])
+def test_leftovers_of_a_message_mix_with_no_other_that_has_its_number(again):
+    fragments, first, second = Fragments(10**6), message(2, 0, 2500), message(*again, 2600)
+    assert feed(fragments, split(first, 1)) == [first]
+    feed(fragments, split(first, 1)[:2])
+    assert feed(fragments, split(second, 1)) == [second]
+
+
+def test_two_messages_come_whole_though_their_pieces_come_in_turns():
+    fragments, first, second = Fragments(10**6), message(32, 7, 2500), message(32, 8, 2500)
+    turns = [piece for both in zip(split(first, 1), split(second, 1), strict=True) for piece in both]
+    assert feed(fragments, turns) == [first, second] and fragments.memory == 0 and not fragments._of_channel
+
+
+def test_pieces_of_all_channels_together_are_bounded_and_the_newest_stay():
+    fragments = Fragments(20_000)
+    for number in range(1, 101):
+        header = Header(number.to_bytes(8, "big"), b"\2" * 8, 5, 2, 0, 0)
+        feed(fragments, split(header.pack(bytes(2500)), 1)[:2])
+        assert fragments.memory <= 20_000
+    assert 5 <= len(fragments._partials) <= 8 and fragments.lost == 100 - len(fragments._partials)
+    assert feed(fragments, split(header.pack(bytes(2500)), 1)[2:]) == [header.pack(bytes(2500))]
+
+
+def test_fragments_are_not_kept_where_we_have_not_announced_that_we_take_them():
+    pair = Pair(b=EngineConfig(private_key("b"), extensions=frozenset()))
+    pair.initiate()
+    pair.run(1)
+    fragment(pair, 1, 1, 0, bytes(1000))
+    assert memory(pair) == 0 and "not announced" in pair.b.heard(DatagramRefused)[-1].reason
 
 
 def test_split_and_whole():

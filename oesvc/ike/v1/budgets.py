@@ -5,6 +5,7 @@ from collections import Counter
 from oesvc.ike.v1.arithmetic import Backlog
 from oesvc.ike.v1.channels import Channels
 from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.fragments import Fragments
 from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.tunnels import Tunnels
 
@@ -13,9 +14,9 @@ class Budgets:
     """Those of an EngineConfig, by the names of its fields."""
 
     def __init__(self, config: EngineConfig, channels: Channels, tunnels: Tunnels, invitations: Invitations,
-                 backlog: Backlog) -> None:
+                 backlog: Backlog, fragments: Fragments) -> None:
         self._config, self._channels, self._tunnels, self._invitations = config, channels, tunnels, invitations
-        self._backlog = backlog
+        self._backlog, self._fragments = backlog, fragments
         self._refused: Counter[str] = Counter()
 
     def exhausted(self, name: str, used: int) -> bool:
@@ -47,4 +48,6 @@ class Budgets:
             "max_tunnels_per_prefix": tunnels.most_near(),
         }
         return {name.replace("_", "-"): (number, getattr(self._config, name), self._refused[name])
-                for name, number in used.items()} | self._invitations.bounds(now)
+                for name, number in used.items()} | self._invitations.bounds(now) | {
+                    "max-fragment-octets": (self._fragments.memory, self._config.max_fragment_octets,
+                                            self._fragments.lost)}

@@ -13,7 +13,6 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
 from oesvc.ike.v1.constants import MAX_EXCHANGES, NAT_TRAVERSAL_PORT, NO_COOKIE, ExchangeType
 from oesvc.ike.v1.exchange import Exchange
-from oesvc.ike.v1.fragments import Reassembly
 from oesvc.ike.v1.invitations import Invitation
 from oesvc.ike.v1.main_mode import Expectation, Ourselves
 from oesvc.ike.v1.nat import NO_NAT, Nat
@@ -102,7 +101,6 @@ class Channel:
     "The peer's last R-U-THERE; dpd_asked is ours."
     dpd_asked: int = 0
     dpd_tries: int = 0
-    fragments: Reassembly = field(default_factory=Reassembly)
     takes_fragments: bool = False
     "The peer has announced that it does."
     rejected: bool = False

@@ -63,6 +63,8 @@ class EngineConfig:
     max_stranger_work: int = 1000
     "Milliseconds of arithmetic for strangers that may wait; beyond, no further one may begin a keying channel."
     max_stranger_work_per_prefix: int = 250
+    max_fragment_octets: int = 4_000_000
+    "Of messages in pieces that are not whole yet; beyond, those that were begun first are lost, and will be repeated."
     max_channels: int = 10_000
     """Keying channels; beyond, one that has not been used for longest makes room, if it has no tunnels, or strangers
     get none."""

@@ -21,7 +21,7 @@ from oesvc.ike.v1.constants import (
 )
 from oesvc.ike.v1.counters import Counters
 from oesvc.ike.v1.exchange import Calculate, Calculation, Exchange
-from oesvc.ike.v1.fragments import LARGEST, split
+from oesvc.ike.v1.fragments import LARGEST, Fragments, split
 from oesvc.ike.v1.invitations import Invitations
 from oesvc.ike.v1.main_mode import invite
 from oesvc.ike.v1.retransmit import Retransmission
@@ -39,8 +39,9 @@ class Core:
         self.message_1 = invite(config)
         self.counters = Counters()
         self.invitations = Invitations(config, entropy)
-        self.backlog = Backlog()
-        self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations, self.backlog)
+        self.backlog, self.fragments = Backlog(), Fragments(config.max_fragment_octets)
+        self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations, self.backlog,
+                               self.fragments)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
         self._work: dict[WorkId, tuple[Customer, int, Callable[[Any, float], None]]] = {}

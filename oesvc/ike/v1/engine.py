@@ -32,6 +32,7 @@ from oesvc.ike.v1.phase2 import Phase2
 from oesvc.ike.v1.renewal import Renewal
 from oesvc.ike.v1.teardown import Teardown
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
+from oesvc.ike.v1.vendor import Extension
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear
 from oesvc.ike.v1.wire.payloads import Notification
@@ -157,7 +158,9 @@ class IkeEngine:
         else:
             channel.heard = True
             if header.next_payload == PayloadType.FRAGMENT:
-                whole = channel.fragments.take(header, data)
+                if Extension.FRAGMENTATION not in self._core.config.extensions:
+                    raise UnexpectedError("a fragment, which we have not announced that we take")
+                whole = self._core.fragments.take(header, data, now)
                 if whole is None:
                     return
                 header, data = _of_same_exchange(header, whole), whole
