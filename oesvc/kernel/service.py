@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.interfaces import Bounds, PlaneError, PlaneListener
 from oesvc.ipsec.flow import Flow
@@ -21,8 +22,6 @@ from oesvc.kernel.constants import (
     NETLINK_XFRM,
     NFNLGRP_NFTABLES,
     TRAP_REQID,
-    XFRM_POLICY_ALLOW,
-    XFRM_POLICY_BLOCK,
     XFRMNLGRP_ACQUIRE,
     XFRMNLGRP_EXPIRE,
     Direction,
@@ -40,6 +39,8 @@ from oesvc.kernel.ruleset import closed_ruleset, ruleset
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
+    ACTIONS,
+    INGRESS,
     Selector,
     Template,
     create_policy,
@@ -54,11 +55,6 @@ from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, set_kernel, 
 from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
-
-ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: XFRM_POLICY_ALLOW,
-           ForwardingPolicy.DENY: XFRM_POLICY_BLOCK}
-
-INGRESS = (Direction.FWD, Direction.IN)
 
 
 def _ignore(policy: ForwardingPolicy, seconds: float) -> None:
@@ -226,9 +222,7 @@ class LinuxForwardingPlane:
         missed = policy is None and event.priority == Priority.TRAP
         bereft = policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.FLOW
         if entry is not None and bereft and entry.outbound:
-            # The kernel's word of their end was lost, or somebody has flushed the SAD.
-            for spi, destination in entry.outbound.copy():
-                self._sa_expired(SaExpired(spi, destination, entry.reqid, hard=True), listener)
+            self._flows.run(event.flow, self._look_for_sas, listener).addErrback(self._not_held, event.flow)
         elif (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
             if bereft:
                 self._back_to_hold(event.flow)
@@ -247,9 +241,18 @@ class LinuxForwardingPlane:
                 self._back_to_hold(entry.flow)
         listener.sa_expired(entry.flow, event.spi, event.hard)
 
+    @inlineCallbacks
+    def _look_for_sas(self, entry: FlowEntry, listener: PlaneListener) -> Job:
+        """Some are gone without a word where that was lost, or somebody flushed the SAD; but new ones may be there."""
+        for key in entry.outbound.copy():
+            if not (yield self._xfrm.request(get_sa(*key))):
+                self._sa_expired(SaExpired(*key, entry.reqid, hard=True), listener)
+
     def _back_to_hold(self, flow: Flow) -> None:
-        self.install_policy(flow, ForwardingPolicy.HOLD).addErrback(
-            lambda failure: self._log.failure("back to hold: {flow}", failure=failure, flow=flow))
+        self.install_policy(flow, ForwardingPolicy.HOLD).addErrback(self._not_held, flow)
+
+    def _not_held(self, failure: Failure, flow: Flow) -> None:
+        self._log.failure("back to hold: {flow}", failure=failure, flow=flow)
 
     # Policies
 

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.kernel.constants import (
     IPPROTO_ESP,
     NLM_F_DUMP,
@@ -28,6 +29,12 @@ Network = IPv4Network | IPv6Network
 EVERYWHERE: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 VERSION = {family: version for version, family in FAMILY.items()}
+
+ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: XFRM_POLICY_ALLOW,
+           ForwardingPolicy.DENY: XFRM_POLICY_BLOCK}
+
+INGRESS = (Direction.FWD, Direction.IN)
+"Where datagrams to hosts behind us are looked up, and those to an address of this host."
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +182,6 @@ def flow_policy(flow: Flow, action: int, template: Template | None, idle_seconds
 
 
 def ingress_policies(flow: Flow, template: Template) -> list[Policy]:
-    """What answers the flow must come out of its own tunnel (RFC 4322 section 12.1).
-
-    In both directions: FWD for datagrams to hosts behind us, IN for those to an address of this host.
-    """
+    """What answers the flow must come out of its own tunnel (RFC 4322 section 12.1)."""
     selector = Selector.of_flow(flow.reversed())
-    return [Policy(direction, selector, Priority.FLOW, template=template)
-            for direction in (Direction.FWD, Direction.IN)]
+    return [Policy(direction, selector, Priority.FLOW, template=template) for direction in INGRESS]

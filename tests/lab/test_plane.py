@@ -282,6 +282,22 @@ def test_at_the_end_of_its_sa_a_flow_returns_to_hold(
     assert clear(tap.end(), ALICE, BOB) == []
 
 
+def test_a_flow_whose_sas_somebody_flushed_is_held_again_and_its_end_told(net: Network, a: Plane, b: Plane) -> None:
+    b.order("key", flow=[BOB, ALICE], **B_TO_A)
+    a.order("key", flow=[ALICE, BOB], **A_TO_B)
+    net["sg-a"].run(["ip", "xfrm", "state", "flush"])
+    with net.capture("internet") as tap:
+        deadline = time.monotonic() + 60
+        while not (expired := a.order("report")["expired"]):
+            assert time.monotonic() < deadline
+            send(net["alice"], ALICE, BOB, "through a tunnel that is gone")
+            time.sleep(0.2)
+        send(net["alice"], ALICE, BOB, "held")
+        a.wait_held(1)
+    assert expired == [["sa", f"{ALICE} -> {BOB}", True]]
+    assert clear(tap.end(), ALICE, BOB) == []
+
+
 def test_last_use_is_told_for_either_direction_and_an_idle_flow_is_reported(net: Network, a: Plane, b: Plane) -> None:
     b.order("key", flow=[BOB, ALICE], **B_TO_A)
     a.order("key", flow=[ALICE, BOB], **A_TO_B)
