@@ -1,7 +1,8 @@
 """The two processes of test_flood: a gateway on loopback that is flooded, and who floods it.
 
-    python -m tests.ike.flood serve KEYS         a gateway: prints its port, and its counters for each line it is given
-    python -m tests.ike.flood send KEYS PORT     spoofed messages 1, 20,000 a second if it can, until it is ended
+    python -m tests.ike.flood serve KEYS            a gateway: prints its port and the room of its socket in octets, and
+                                                    its counters for each line that it is given
+    python -m tests.ike.flood send KEYS PORT ROOM   spoofed messages 1, 20,000 a second if it can, until it is ended
 
 All peers share the key pair of the file KEYS/peer.pem; the gateway's own is KEYS/gateway.pem.
 """
@@ -51,7 +52,9 @@ PEERS = [ip_address(f"127.1.{number}.1") for number in range(101)]
 "Gateways that protect themselves."
 SPOOFED = [f"127.2.{number}.1" for number in range(64)]
 RATE = 20_000
-BURST = 200
+BURST = 50
+FULL = 8
+"One part in so many of the socket's room may be taken by what waits to be read."
 EVERY = 10
 "One in so many spoofed messages is worded as none before."
 
@@ -88,21 +91,22 @@ def serve(keys: Path) -> None:
     opened = open_socket(Endpoint(GATEWAY, 0), lambda prepared: None)
     local = Endpoint(GATEWAY, opened.getsockname()[1])
     daemon = KeyingDaemon(
-        connections=Connections(table(default=ConnectionClass.OE_PERMISSIVE), Lifespans()),
+        connections=Connections(table(default=ConnectionClass.OE_PERMISSIVE), Lifespans(first=3600.0)),
         discovery=Discovery(resolver, DnssecPolicy.PREFER, lambda: 0.5), plane=FakePlane([]), engine=engine,
         journal=Journal(), clock=reactor, unix_time=time.time, send=lambda datagram: port.send(datagram),
         local_address=lambda peer: GATEWAY, is_ours=lambda address: address == BOB, calculate=deferToThread)
     port = IkePort(local, daemon.receive_datagram)
     reactor.adoptDatagramPort(opened.fileno(), opened.family, port, maxPacketSize=65535)
-    print(local.port, flush=True)
+    print(local.port, opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), flush=True)
     StandardIO(Counters(engine))
     reactor.run()
 
 
-def send(keys: Path, port: int) -> None:
+def send(keys: Path, port: int, room: int) -> None:
     """From addresses that never answer; each with another cookie.
 
-    Politely, for what floods a gateway has no share in its processor: where there is little of that, it sends less.
+    What floods a gateway has no share in its processor. Where there is little of that, this sends so much less that
+    the gateway's socket is never full: otherwise it would be the machine that is tested.
     """
     os.nice(5)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in SPOOFED]
@@ -119,6 +123,15 @@ def send(keys: Path, port: int) -> None:
             message = cookie + usual if number % EVERY else seal_clear(header(cookie), [*wording, another])
             sockets[number % len(sockets)].send(message)
         time.sleep(max(0.0, begun + (burst + 1) * BURST / RATE - time.monotonic()))
+        while waiting(port) > room // FULL:
+            time.sleep(0.002)
+
+
+def waiting(port: int) -> int:
+    """Octets that wait in the gateway's socket to be read."""
+    sockets = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    ours = next(cells for cells in sockets if cells[1] == f"{int.from_bytes(GATEWAY.packed, 'little'):08X}:{port:04X}")
+    return int(ours[4].partition(":")[2], 16)
 
 
 def header(cookie: bytes) -> Header:
@@ -130,4 +143,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(folder)
     else:
-        send(folder, int(sys.argv[3]))
+        send(folder, *map(int, sys.argv[3:]))

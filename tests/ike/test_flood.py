@@ -46,7 +46,7 @@ class Gateway:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.port = int(self._line())
+        self.port, self.room = map(int, self._line().split())
         self.most = 0
 
     def counters(self) -> dict[str, int]:
@@ -141,7 +141,7 @@ def test_honest_peers_key_under_a_flood_of_spoofed_messages_in_bounded_memory(tm
         begin(PEERS[0])
         settle(peers)
         before = gateway.memory()
-        with running("send", tmp_path, gateway.port) as flood:
+        with running("send", tmp_path, gateway.port, gateway.room) as flood:
             for number, address in enumerate(PEERS[1:], 1):
                 wait(peers, SPACING)
                 while gateway.counters()["first_messages"] < number * SPOOFED_BETWEEN:
