@@ -16,8 +16,8 @@ from tests.lab.prepare import STRONG
 pytestmark = pytest.mark.lab
 
 MTU = {4: 1280, 6: 1400}
-"""By IP version, between the gateways. Hosts may send 1,280 octets of IPv6 on any path (RFC 8200 section 5): with what ESP
-adds to them that is more than 1,280, and only fragments would carry it."""
+"""By IP version, between the gateways. Hosts may send 1,280 octets of IPv6 on any path (RFC 8200 section 5): with what
+ESP adds to them that is more than 1,280, and only fragments would carry it."""
 NO_FRAGMENTS = """table inet path {
   chain arriving {
     type filter hook prerouting priority -450; policy accept;
