@@ -1,10 +1,12 @@
 """Slow arithmetic is done elsewhere; while it is, and when it fails, nothing goes wrong."""
 
+import gc
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from oesvc.ike.crypto.groups import EcpKeyPair
 from oesvc.ike.events import DatagramRefused, Job, TunnelFailed, TunnelGone, TunnelUp, Work
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.config import EngineConfig
@@ -170,3 +172,20 @@ def test_arithmetic_that_fails_by_a_fault_of_ours_says_so_and_holds_no_budget():
     with pytest.raises(ZeroDivisionError):
         pair.b.engine.work_done(work.id, fault, pair.now)
     assert not core.backlog.waiting and not core.work_under_way
+
+
+def key_pairs() -> set[int]:
+    gc.collect()
+    return {id(object) for object in gc.get_objects() if isinstance(object, EcpKeyPair)}
+
+
+def test_key_pair_is_forgotten_when_its_secret_is_made():
+    """Perfect forward secrecy (RFC 2409 section 3.3), and a kilobyte for each tunnel."""
+    before, pair = key_pairs(), Pair()
+    pair.initiate()
+    pair.run(0.025)
+    assert len(key_pairs() - before) == 1
+    pair.run(2)
+    assert pair.a.heard(TunnelUp)
+    pair.a.events.clear()  # with the calculations that this diary has of them
+    assert not key_pairs() - before

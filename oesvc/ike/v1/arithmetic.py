@@ -1,6 +1,5 @@
 """Slow arithmetic: what it costs, whose goes first, and how much of strangers' may wait (RFC 4322 section 12.3)."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from oesvc.ike.crypto.groups import Group
@@ -27,14 +26,6 @@ class Whose(IntEnum):
     STRANGERS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Customer:
-    """For whom something is calculated."""
-
-    whose: Whose
-    peer: Address
-
-
 class Backlog:
     """The milliseconds of arithmetic for strangers that are not done yet."""
 
@@ -42,11 +33,11 @@ class Backlog:
         self._near = PerPrefix()
         self.waiting = 0
 
-    def add(self, customer: Customer, cost: int) -> None:
+    def add(self, whose: Whose, peer: Address, cost: int) -> None:
         """Less, where the cost is negative."""
-        if customer.whose is Whose.STRANGERS:
+        if whose is Whose.STRANGERS:
             self.waiting += cost
-            self._near.add(customer.peer, cost)
+            self._near.add(peer, cost)
 
     def near(self, peer: Address) -> int:
         return self._near.count(peer)

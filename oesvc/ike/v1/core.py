@@ -7,7 +7,7 @@ from typing import Any
 
 from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import IkeEvent, Job, MessageSeen, Way, Work, WorkId
-from oesvc.ike.v1.arithmetic import Backlog, Customer, Whose
+from oesvc.ike.v1.arithmetic import Backlog, Whose
 from oesvc.ike.v1.budgets import Budgets
 from oesvc.ike.v1.channels import Channel, Channels
 from oesvc.ike.v1.config import EngineConfig, Entropy
@@ -44,24 +44,24 @@ class Core:
                                self.fragments)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
-        self._work: dict[WorkId, tuple[Customer, int, Callable[[Any, float], None]]] = {}
+        self._work: dict[WorkId, tuple[Callable[[], None], Callable[[Any, float], None]]] = {}
         self._work_numbers = count(1)
         self._fragmented = 0
 
     def calculator(self, whose: Whose, peer: Address) -> Calculate:
-        return partial(self._calculate, Customer(whose, peer))
+        return partial(self._calculate, whose, peer)
 
-    def _calculate(self, customer: Customer, calculation: Calculation, wanted: Callable[[], bool],
+    def _calculate(self, whose: Whose, peer: Address, calculation: Calculation, wanted: Callable[[], bool],
                    then: Callable[[Any, float], None]) -> None:
         id = WorkId(next(self._work_numbers))
-        self._work[id] = customer, calculation.cost, then
-        self.backlog.add(customer, calculation.cost)
-        self.tell(Work(id, Job(customer.whose * calculation.cost, partial(_attempt, calculation.run, wanted))))
+        self._work[id] = partial(self.backlog.add, whose, peer, -calculation.cost), then
+        self.backlog.add(whose, peer, calculation.cost)
+        self.tell(Work(id, Job(whose * calculation.cost, partial(_attempt, calculation.run, wanted))))
 
     def work_done(self, id: WorkId, result: Any, now: float) -> None:
         if id in self._work:
-            customer, cost, then = self._work.pop(id)
-            self.backlog.add(customer, -cost)
+            settle, then = self._work.pop(id)
+            settle()
             then(result, now)
 
     @property

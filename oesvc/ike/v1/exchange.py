@@ -87,7 +87,8 @@ class Exchange:
         self.error: str | None = None
         "Why the last message that was not taken was not."
         self._ladder, self._calculate = ladder, calculate
-        self._before: tuple[Any, CbcState | None] = stage, state
+        self._before: tuple[Any, CbcState | None] = None, None
+        "Where to step back to, while the last message taken may still turn out to be wrong."
         self._climb: Climb | None = None
         "The step that waits for a calculation."
         self._taking = self._last = b""
@@ -108,11 +109,13 @@ class Exchange:
         digest = _digest(data)
 
         def taken(outcome: Outcome, now: float) -> None:
-            self._before = self.stage, self.state
+            before = self.stage, self.state
             self._last, self.sent = digest, None
             self.stop()
             self.state = state
             self.go(outcome)
+            if not outcome.reply:
+                self._before = before
             reached(step.name, outcome, now)
 
         def not_taken(error: PeerError) -> None:
@@ -135,8 +138,9 @@ class Exchange:
             raise
 
     def go(self, outcome: Outcome) -> None:
-        """Be where a step leads."""
+        """Be where a step leads. What was there before, such as a key pair, is forgotten."""
         self.stage, self.state = outcome.stage, outcome.state or self.state
+        self._before = None, None
 
     def climb(self, step: Climb, reached: Reached, refused: Refused, now: float) -> None:
         """Take a step that was begun by an answer of our owner's, not by a message. Raises and refuses like `take`."""
