@@ -57,10 +57,6 @@ from oesvc.kernel.structs import SaMessage
 Job = Generator[Deferred[Any], Any, None]
 
 
-def _ignore(policy: ForwardingPolicy, seconds: float) -> None:
-    """For owners who do not count."""
-
-
 class LinuxForwardingPlane:
     """The ForwardingPlane of `oesvc.interfaces`. `reactor` reads sockets and knows the time."""
 
@@ -70,7 +66,7 @@ class LinuxForwardingPlane:
     _sets: FlowSets
 
     def __init__(self, reactor: Any, config: PlaneConfig,
-                 released: Callable[[ForwardingPolicy, float], None] = _ignore) -> None:
+                 released: Callable[[ForwardingPolicy, float], object] = lambda policy, seconds: None) -> None:
         """`released` is told of each hold that ends: by which policy, and how long its first datagram was held."""
         self._released = released
         self._log = Logger()
