@@ -38,7 +38,7 @@ from oesvc.ike.v1.identification import parse_host, parse_identity
 from oesvc.ike.v1.vendor import announced
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, open_encrypted
-from oesvc.ike.v1.wire.payloads import Deletion, Identification, Notification, pack_chain, parse_chain
+from oesvc.ike.v1.wire.payloads import Deletion, Identification, Notification, Payload, pack_chain, parse_chain
 from oesvc.ike.v1.wire.proposals import pack_sa, parse_sa
 from oesvc.ipsec.rsa_key import KeyFormatError, RsaPublicKey
 from oesvc.oe.authorization import read_txt
@@ -50,6 +50,8 @@ HOST = ip_address("192.2.0.66")
 NAME = parse_name("66.0.2.192.in-addr.arpa")
 QUERY = write_query(7, NAME, RecordType.TXT, Flag.RD | Flag.CD, dnssec_ok=True, payload=1232)
 SMALLEST_HEADER = 12
+FRAGMENTS = 1000
+"Octets."
 
 
 def isakmp(data: bytes) -> None:
@@ -106,13 +108,16 @@ def _deletion(body: bytes) -> None:
 
 
 def _fragments(data: bytes) -> None:
-    """Pieces with a length of one octet before each."""
-    fragments = Fragments(10_000)
-    header = Header(b"\1" * 8, b"\2" * 8, PayloadType.FRAGMENT, 2, 0, 0)
-    while data:
-        piece, data = data[1:1 + data[0]], data[1 + data[0]:]
-        packed = header.pack(bytes([0, 0]) + (4 + len(piece)).to_bytes(2, "big") + piece)
-        _refusing(PeerError, fragments.take, Header.parse(packed), packed, 0.0)
+    """Pieces; before each, one octet of length, and one that says of which channel and message it is, and how late."""
+    fragments, now = Fragments(FRAGMENTS), 0.0
+    while len(data) > 1:
+        (length, which), data = data[:2], data[2:]
+        piece, data = data[:length], data[length:]
+        now += which >> 4
+        header = Header(bytes([1 + (which & 3)]) * 8, b"\2" * 8, PayloadType.FRAGMENT, 2, 0, which >> 2 & 3)
+        packed = header.pack(pack_chain([Payload(0, piece)]))
+        _refusing(PeerError, fragments.take, Header.parse(packed), packed, now)
+        hold(0 <= fragments.memory <= FRAGMENTS, f"{fragments.memory} octets of fragments")
 
 
 _BODIES: dict[int, Callable[[bytes], None]] = {

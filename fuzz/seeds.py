@@ -108,7 +108,7 @@ def isakmp() -> list[bytes]:
             b"\3" + bodies[P.SA], b"\3" + honest(0, "b")[0].body, b"\4" + bodies[P.IDENTIFICATION],
             *(b"\5" + notice.pack() for notice in NOTICES),
             b"\6" + Deletion(Protocol.ESP, (SPI, SPI)).pack(), b"\6" + struct.pack(">LBBH", IPSEC_DOI, 1, 16, 0),
-            b"\7" + b"".join(bytes([4 + len(text)]) + FIELDS.pack(1, number, flags) + text
+            b"\7" + b"".join(bytes([4 + len(text), 0]) + FIELDS.pack(1, number, flags) + text
                              for number, flags, text in ((2, LAST, b"two"), (1, 0, b"one")))]
 
 
