@@ -26,6 +26,7 @@ by the same group, /32 to /32. A row passes when
 
 libreswan as responder installs its outbound SA only after it has read quick mode 3: what Bob answers within these
 milliseconds leaves SG-B in clear, and SG-A drops it.
+strongSwan as responder installs its SAs only then, too: what SG-A sends by a new SA within these milliseconds is lost.
 """
 
 
