@@ -119,6 +119,7 @@ def test_channel_with_a_key_that_the_peer_has_rolled_over_is_replaced_once():
 
 # --- idle -------------------------------------------------------------------------------------------------------
 
+@pytest.mark.conformance("C-12.3-02")
 @pytest.mark.parametrize("idle", [0.0, 600.0])
 def test_channel_that_no_tunnel_needs_is_closed(idle):
     pair = keyed(channel_idle=idle)

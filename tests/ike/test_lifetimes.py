@@ -179,6 +179,17 @@ def test_responders_absurd_word_on_the_lifetime_is_taken_as_far_as_peers_may_go(
     assert {sa.lifetime for sa in keyed().a.tunnel_sas()} == {Lifetime(600, 1000)}
 
 
+@pytest.mark.parametrize("protocol, seconds", [(Protocol.ISAKMP, 3600), (Protocol.ESP, 900)])
+def test_word_on_a_lifetime_may_say_more_than_we_know(protocol, seconds, monkeypatch):
+    def notice(suite, spi):
+        said = lifetime_notice(protocol, bytes(4), Lifetime(900))
+        yield Payload(PayloadType.NOTIFICATION, replace(said, data=b"\x80\x63\0\1" + said.data).pack())
+
+    monkeypatch.setattr(quick_mode, "_notice_of_lifetime", notice)
+    pair = keyed()
+    assert up(pair.a) == 1 and {sa.lifetime.seconds for sa in pair.a.tunnel_sas()} == {seconds}
+
+
 def test_word_about_a_tunnel_that_is_not_the_peers_changes_nothing():
     pair = keyed()
     assert lifetime_of_tunnel(pair, 100, 0x12345678, 900) == []

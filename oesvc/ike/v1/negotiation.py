@@ -1,7 +1,7 @@
 """What both phases' proposals share: reading attributes, choosing, and saying what did not match."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from oesvc.ike.v1.constants import (
@@ -110,10 +110,11 @@ def responder_lifetime(notices: Iterable[Notification], protocol: int, agreed: L
 
 
 def read_lifetime(data: bytes, protocol: int) -> Lifetime:
-    """What a RESPONDER-LIFETIME says. Raises MalformedError."""
-    transform = Transform.parse(bytes(4) + data)
+    """What a RESPONDER-LIFETIME says; what else it may say is not asked for. Raises MalformedError."""
+    transform, types = Transform.parse(bytes(4) + data), LIFE_ATTRIBUTES[protocol]
+    known = tuple(attribute for attribute in transform.attributes if attribute.type in types)
     try:
-        return read_attributes(transform, LifeType, *LIFE_ATTRIBUTES[protocol]).lifetime
+        return read_attributes(replace(transform, attributes=known), LifeType, *types).lifetime
     except MismatchError as error:
         raise MalformedError(f"a responder's lifetime: {error}") from None
 
