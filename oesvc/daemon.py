@@ -349,7 +349,9 @@ class KeyingDaemon:
     def _(self, event: ike.TunnelDeleted | ike.TunnelLost | ike.TunnelGone) -> None:
         connection = self.connections.get(event.flow)
         if connection and connection.tunnel == event.tunnel and not isinstance(event, ike.TunnelGone):
-            self.tell(connection, ev.PeerDeleted(event.detail))
+            # What the peer deletes while it proposes anew is wanted on: its flow is held until the new tunnel stands.
+            lost = ev.HardLifetimeReached if self.tunnels.is_proposed(event.flow) else ev.PeerDeleted
+            self.tell(connection, lost(event.detail))
         if tunnel := self.tunnels.end(event.tunnel):
             self._log_failure(self.plane.remove_sas(tunnel.flow, tunnel.sas), f"{tunnel.flow}: its SAs")
 

@@ -90,6 +90,22 @@ def test_last_of_two_proposals_that_lapses_ends_the_connection(world):
     assert world.connection() is None
 
 
+def test_delete_of_the_old_tunnel_does_not_end_the_flow_of_which_the_peer_proposes_a_new_one():
+    """As after its SAs were flushed there: it proposes a tunnel, and deletes the old one before the new one stands."""
+    pair = Pair()
+    pair.a.daemon.acquired(FLOW)
+    pair.run(2.0)
+    connection = pair.a.daemon.connections.get(FLOW)
+    old = pair.a.daemon.tunnels.get(connection.tunnel)
+    pair.a.daemon.sa_expired(FLOW, old.outbound[0].spi, hard=True)
+    pair.run(45.0)
+    back = pair.b.daemon.connections.get(FLOW.reversed())
+    assert back and (connection.state, back.state) == (State.KEYED, State.KEYED)
+    assert old.id != connection.tunnel and len(pair.a.daemon.tunnels) == 1
+    assert [len(gateway.daemon.tunnels.get(gateway.daemon.connections.get(flow).tunnel).sas)
+            for gateway, flow in ((pair.a, FLOW), (pair.b, FLOW.reversed()))] == [2, 2]
+
+
 def test_hundreds_of_gateways_without_a_route_are_tried_in_measure_and_one_after_the_other(world):
     def no_route(peer):
         raise PlaneError(f"no policy for {peer}")
