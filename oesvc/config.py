@@ -114,7 +114,7 @@ YES_NO = {"yes": True, "no": False}
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
     ("gateway", "clients"):         (read.words(read.part_of_the_internet), ""),
-    ("gateway", "inside"):          (read.words(str), ""),
+    ("gateway", "inside"):          (read.words(read.interface), ""),
     ("gateway", "max-flows"):       (read.between(int, 100, 250_000, ""), "200000"),
     ("gateway", "icmp-on-deny"):    (read.choice(YES_NO), "no"),
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),

@@ -68,6 +68,12 @@ def address(text: str) -> Address:
         raise ValueError(f"{text!r} is no IP address") from None
 
 
+def interface(text: str) -> str:
+    if not re.fullmatch(r"[\w.:@-]{1,15}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no name of a network interface")
+    return text
+
+
 def network(text: str) -> Network:
     try:
         return ip_network(text)

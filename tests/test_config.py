@@ -111,6 +111,7 @@ def test_identity_may_be_the_address_that_a_nat_gives_us(write):
     ("[gateway]\nclients = 192.1.0.0/24 0.0.0.0/0", r"oegw.conf:2: clients: 0.0.0.0/0 is everybody; .* so write"),
     ("[gateway]\nclients = ::/0", r"oegw.conf:2: clients: ::/0 is everybody"),
     ("[gateway]\nicmp-on-deny = on", r"oegw.conf:2: icmp-on-deny: 'on' is none of yes, no"),
+    ("[gateway]\ninside = \"lan0\"", r"oegw.conf:2: inside: '\"lan0\"' is no name of a network interface"),
     ("[gateway]\nmax-held = 1", r"oegw.conf:2: max-held: 1 is not between 2 and 1000000"),
     ("[ike]\nthreads = 0", r"oegw.conf:2: threads: '0' is no number of 1 or more"),
     ("[dns]\nlook-ups = 0", r"oegw.conf:2: look-ups: '0' is no number of 1 or more"),
