@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz simulate bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ fuzz:  ## fuzz all that reads from the network, guided by coverage (SECONDS=n of
 	@tools/setup-lab fuzz
 	nice -n 19 fuzz/run --seconds $(or $(SECONDS),3600) $(T)
 
+simulate:  ## a week of a thousand gateways on a simulated clock, with faults; the invariants at every step (A=options)
+	nice -n 10 $(PYTHON) simulate/run $(A)
+
 bench-dns:  ## CPU of one look-up, cold and warm, beside unbound's on the same names
 	@$(PYTHON) bench/dns
 
@@ -65,7 +68,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency fuzz/run
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency fuzz/run simulate/run
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 

@@ -61,9 +61,9 @@ class HeapClock:
                 after_each()
         self._now = until
 
-    def waiting(self) -> list[tuple[float, Call]]:
-        """What is still to come."""
-        return [(when, call) for when, _, call in self._heap if call.active()]
+    def waiting(self, owner: "OwnedClock") -> int:
+        """How many of somebody's calls are still to come."""
+        return sum(call.owner is owner and call.active() for _, _, call in self._heap)
 
 
 class OwnedClock:

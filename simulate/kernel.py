@@ -59,7 +59,7 @@ class Kernel:
 
     def __init__(self, clock: HeapClock, unix_time: Callable[[], float], classes: ClassTable,
                  transmit: Callable[[Packet, IpsecSa | None], None]) -> None:
-        self._clock, self._unix_time, self._classes, self._transmit = clock, unix_time, classes, transmit
+        self._clock, self._unix_time, self.classes, self._transmit = clock, unix_time, classes, transmit
         self.mode = Mode.OFF
         self.plane: SimulatedPlane | None = None
         "Who reads the queue, and hears what we say."
@@ -79,7 +79,7 @@ class Kernel:
         if self.mode is Mode.OFF:
             self.drops["machine off"] += 1
         elif self.mode is Mode.STOPPED:
-            if self._classes.find(packet.flow.destination).connection_class.never_clear:
+            if self.classes.find(packet.flow.destination).connection_class.never_clear:
                 self.drops["blocked while stopped"] += 1
             else:
                 self._transmit(packet, None)

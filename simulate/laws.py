@@ -208,7 +208,8 @@ class Laws:
                 "tunnels of the daemon": len(process.daemon.tunnels), "channels": len(core.channels),
                 "calculations": core.work_under_way, "deadlines": len(core.timers), "policies": len(kernel.spd),
                 "SAs": len(kernel.inbound) + len(kernel.outbound), "ingress policies": len(kernel.ingress),
-                "known flows": len(kernel.known), "entries of the plane": len(process.plane.entries)}
+                "known flows": len(kernel.known), "entries of the plane": len(process.plane.entries),
+                "delayed calls": self._world.clock.waiting(process.clock)}
         if any(left.values()):
             flow = next(iter(process.plane.entries), None) or next(
                 (connection.flow for connection in process.daemon.connections), None)

@@ -44,7 +44,7 @@ class Size:
 
     gateways: int = 1000
     days: float = 7.0
-    flows: float = 1.2
+    flows: float = 0.7
     "That a gateway's hosts begin in a day, the least; the mean is some two times as much."
     calm_days: float = 10.0
     loss: float = 0.03
@@ -272,7 +272,7 @@ class World(Streets):
 
     # Running
 
-    def run(self, progress: Any = lambda day: None) -> None:
+    def run(self, progress: Any = lambda hours: None) -> None:
         """The days, then the quiet. Raises BrokenLawError."""
         globalLogPublisher.addObserver(self.laws.heard)
         try:
@@ -280,7 +280,8 @@ class World(Streets):
         finally:
             globalLogPublisher.removeObserver(self.laws.heard)
 
-    def _run(self, progress: Any) -> None:
+    def open(self) -> None:
+        """Records are published, all gateways are started."""
         total, self._cumulative = 0.0, []
         for weight in self._talkers:
             total += weight
@@ -290,8 +291,10 @@ class World(Streets):
         for gateway in self.gateways:
             gateway.start()
             self._plan_fault(gateway)
-        hours = int(self._ends // 3600)
-        for hour in range(hours):
+
+    def _run(self, progress: Any) -> None:
+        self.open()
+        for hour in range(int(self._ends // 3600)):
             if hour % 24 == 0:
                 for gateway in self.gateways:
                     self._begin_flows(gateway)
