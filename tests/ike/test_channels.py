@@ -104,6 +104,8 @@ def test_channel_whose_keys_have_protected_enough_is_replaced_and_closed():
 def test_channel_that_its_responder_shortens_is_replaced_in_time():
     pair = Pair(b=EngineConfig(private_key("b"), phase1_lifetime=Lifetime(2 * HOUR)))
     pair.initiate()
+    pair.run(2)
+    channel_of(pair.b).rekey.cancel()
     pair.run(2 * HOUR - 60)
     assert len(pair.a.heard(ChannelUp)) == 2
 
