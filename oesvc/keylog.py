@@ -75,7 +75,8 @@ class KeyLog:
         try:
             if isinstance(event, ike.ChannelUp):
                 cookie, key = self._engine.channel_key(event.channel)
-                self._append(IKE_KEYS, f"{cookie.hex()},{key.hex()}\n")
+                if cookie:  # it may have been replaced already
+                    self._append(IKE_KEYS, f"{cookie.hex()},{key.hex()}\n")
             elif isinstance(event, ike.SasReady):
                 self._append(ESP_KEYS, "".join(map(esp_line, event.sas)))
         except OSError as error:
