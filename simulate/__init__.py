@@ -12,7 +12,7 @@
     laws        the invariants, checked at every step
     report      what came of it, in words and as a plot
 
-Real: the daemon, discovery, authorization, the OE machine, the IKE engine with all its arithmetic. Cheap where it is not
-what is tried: RSA keys have 1024 bits and come out of a pool, so that several gateways share one. Modelled: DNS (answers
-come with the status that a validator would give them), kernel, network. All chance comes from the seed.
+Real: the daemon, discovery, authorization, the OE machine, the IKE engine with all its arithmetic. Cheap where it is
+not what is tried: RSA keys have 1024 bits and come out of a pool, so that several gateways share one. Modelled: DNS
+(answers come with the status that a validator would give them), kernel, network. All chance comes from the seed.
 """

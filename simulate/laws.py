@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from oesvc.interfaces import PlaneError
 from oesvc.ike.v1.tunnels import TunnelState
+from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import OTHER_FLOWS, PEERS, Party
@@ -159,7 +159,8 @@ class Laws:
         self.checked["daemon and engine have the same tunnels"] += 1
         for number in daemon.tunnels._by_id.keys() ^ engine.keys():
             record = daemon.tunnels.get(number) or engine[number]
-            self._broken(process, record.flow, f"tunnel {number} is only in {'engine' if number in engine else 'daemon'}")
+            where = "engine" if number in engine else "daemon"
+            self._broken(process, record.flow, f"tunnel {number} is only in the {where}")
         for number, tunnel in engine.items():
             connection = daemon.connections.get(tunnel.flow)
             self.checked["no tunnel without its connection"] += 1
@@ -236,8 +237,8 @@ class Laws:
     def _broken(self, process: "Process", flow: Flow | None, what: str) -> None:
         world, daemon = self._world, process.daemon
         connection = daemon.connections.get(flow) if flow else None
-        said = [f"seed {world.seed}, {world.clock.seconds():.3f} s: {process.gateway}, life {process.gateway.processes}, "
-                f"{flow}: {what}"]
+        said = [f"seed {world.seed}, {world.clock.seconds():.3f} s: {process.gateway}, "
+                f"life {process.gateway.processes}, {flow}: {what}"]
         if connection:
             said.append(f"{connection.state.value}, tunnel {connection.tunnel}: {connection.reason}")
         if flow:

@@ -1,4 +1,4 @@
-"""What lies between the gateways: datagrams are late, lost, doubled, overtaken, damaged; parts are cut off for a while."""
+"""What lies between the gateways: datagrams are late, lost, doubled, overtaken, damaged; parts are cut off."""
 
 from collections import Counter
 from collections.abc import Callable

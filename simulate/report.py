@@ -97,16 +97,17 @@ def _lines(world: "World") -> Iterator[str]:
     yield ""
     told, keying = tally.told, tally.keying
     yield (f"tunnels: {told[oe.TunnelNegotiated]:,} came to stand at one end or the other, "
-           f"{told[oe.SoftLifetimeReached]:,} times a rekey was begun, {keying[ike.TunnelDeleted]:,} deleted by the peer, "
-           f"{keying[ike.TunnelGone]:,} by us, {keying[ike.TunnelLost]:,} lost with a silent peer, "
+           f"{told[oe.SoftLifetimeReached]:,} times a rekey was begun, {keying[ike.TunnelDeleted]:,} deleted by the "
+           f"peer, {keying[ike.TunnelGone]:,} by us, {keying[ike.TunnelLost]:,} lost with a silent peer, "
            f"{keying[ike.TunnelFailed]:,} came to nothing")
     yield f"why: {listed({failure.name: number for failure, number in tally.failures.items()})}"
-    yield f"keying channels: {keying[ike.ChannelUp]:,} ends came to stand, {keying[ike.ChannelFailed]:,} strangers failed"
+    yield (f"keying channels: {keying[ike.ChannelUp]:,} ends came to stand, "
+           f"{keying[ike.ChannelFailed]:,} strangers failed")
     yield f"messages of IKE: {listed(world.network.counts)}; refused {keying[ike.DatagramRefused]:,}"
     yield f"hosts' datagrams: {listed(tally.datagrams)}; dropped by kernels: {listed(world.drops())}"
     outages = [seconds for seconds, _, _ in tally.outages]
-    yield (f"of {tally.answers:,} answers {len(outages):,} came late: {quantiles(outages)} after the first datagram that "
-           "was not answered")
+    yield (f"of {tally.answers:,} answers {len(outages):,} came late: {quantiles(outages)} after the first datagram "
+           "that was not answered")
     yield ""
     yield "invariants, and how often they were checked:"
     yield from (f"  {number:>12,}  {law}" for law, number in sorted(laws.checked.items(), key=lambda pair: -pair[1]))
@@ -114,8 +115,8 @@ def _lines(world: "World") -> Iterator[str]:
     yield ""
     yield "seconds that first datagrams were held, by policy (share of each):"
     yield from histogram(tally.delays)
-    for name, values in (("connections", [one for one, _, _ in tally.hours]), ("tunnels", [two for _, two, _ in tally.hours]),
-                         ("decisions an hour", _steps([three for _, _, three in tally.hours]))):
+    connections, tunnels, decisions = zip(*tally.hours, strict=True)
+    for name, values in (("connections", connections), ("tunnels", tunnels), ("decisions an hour", _steps(decisions))):
         yield ""
         yield f"{name}, of all gateways, hour by hour:"
         yield from plot(values)

@@ -22,7 +22,7 @@ from simulate.laws import Laws
 from simulate.names import Zones, delegation_text
 from simulate.network import Network, Weather
 from simulate.report import Tally
-from simulate.traffic import Streets, Stream, habit, pareto
+from simulate.traffic import Stream, Streets, habit, pareto
 
 DAY = 86400.0
 QUIET = 16 * 3600.0

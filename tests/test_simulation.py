@@ -1,4 +1,4 @@
-"""Thirty gateways for a day on a simulated clock, with everything that can go wrong; and that the laws see what is broken."""
+"""Thirty gateways for a day on a simulated clock, with all that can go wrong; and the laws see what is broken."""
 
 import pytest
 
