@@ -293,7 +293,7 @@ class KeyingDaemon:
         """The kernel refused the SAs of a tunnel: nothing can come of it."""
         self.log.error("{flow}: the kernel refused the SAs: {why}", flow=event.flow, why=why)
         self.notes.take(event.flow, f"the kernel refused the SAs: {why}")
-        self._failed(event.tunnel, event.flow, ev.PeerRefused(f"this gateway's kernel refused the SAs: {why}"))
+        self._failed(event.tunnel, event.flow, ev.SasRefused(why))
         self._delete(event.tunnel)
 
     @hear.register

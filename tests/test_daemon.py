@@ -154,6 +154,7 @@ def test_kernel_that_refuses_the_sas_is_a_failure_of_the_flow(world):
     world.says(ike.SasReady(1, FLOW, (IN, OUT)))
     assert ("delete_tunnel", 1) in world.since()
     assert "no such algorithm" in str(world.connection().reason)
+    assert world.connection().deadline == 600.0, "the peer has refused nothing"
 
 
 def test_a_connection_whose_lifespan_ends_in_a_mistake_of_ours_keeps_no_other_from_its_end():

@@ -23,6 +23,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.PeerSilent: Because.PEER_SILENT,
     ev.PeerRefused: Because.PEER_REFUSED,
     ev.PeerNotAuthentic: Because.PEER_NOT_AUTHENTIC,
+    ev.SasRefused: Because.SAS_REFUSED,
     ev.SoftLifetimeReached: Because.REKEYING,
     ev.HardLifetimeReached: Because.KEYS_EXPIRED,
     ev.PeerDeleted: Because.PEER_DELETED,
@@ -165,7 +166,7 @@ class Connection:
                 self._take_answer(event)
                 if not unheard:  # what was known of a tunnel's peer still serves to renew its keys
                     self.delegations = self.untried = ()
-            case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic():
+            case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic() | ev.SasRefused():
                 if not self.untried:
                     self.keying_failed = True
                     self.rekey_failed = self.tunnel is not None

@@ -91,6 +91,11 @@ class PeerNotAuthentic(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SasRefused(Event):
+    """Our own forwarding plane refused the SAs: the peer is not to blame, and it may soon be over."""
+
+
+@dataclass(frozen=True, slots=True)
 class SoftLifetimeReached(Event):
     """The keys serve a little longer; now is the time for new ones."""
 

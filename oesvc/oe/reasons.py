@@ -19,6 +19,7 @@ class Because(Enum):
     PEER_SILENT = "no gateway of the destination answered"
     PEER_REFUSED = "the gateways of the destination refused"
     PEER_NOT_AUTHENTIC = "no gateway of the destination could prove its identity"
+    SAS_REFUSED = "this gateway's kernel refused the keys"
     KEYS_EXPIRED = "the keys ran out before new ones were agreed"
     IDLE = "nothing used it lately"
     PEER_DELETED = "the peer's gateway closed the tunnel"
