@@ -18,7 +18,7 @@ SMALL = Size(gateways=30, days=1.0, flows=1.7, calm_days=2.0)
 TINY = Size(gateways=6, days=0.25, flows=5.0, calm_days=0.3)
 
 
-@pytest.mark.conformance("C-Abs-01", "C-3.4.1-11", "C-9.3-02", "C-9.3-01", "C-5.4-07")
+@pytest.mark.conformance("C-Abs-01", "C-9.1-01")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_day_of_thirty_gateways_breaks_no_law(seed):
     """Every law holds at every step, and 16 hours after the last datagram nothing is left of anything."""
@@ -28,7 +28,7 @@ def test_a_day_of_thirty_gateways_breaks_no_law(seed):
     assert set(tally.faults) == {kind for kind, _ in FAULTS}
     assert all(len(delays) >= 10 for delays in tally.delays.values()), "every outcome was reached"
     assert min(tally.told[what] for what in (oe.TunnelNegotiated, oe.FoundInUse, oe.FoundIdle, oe.PeerDeleted)) >= 10
-    assert tally.told[oe.SoftLifetimeReached] > 0
+    assert tally.told[oe.SoftLifetimeReached] > 0 and tally.told[oe.LookUpFailed] > 0
     assert tally.keying[ike.DatagramRefused] > 0 and world.network.counts["lost"] > 0
     assert min(world.laws.checked.values()) > 0
     assert "flows decided" in report(world)
