@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterable
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -16,10 +17,12 @@ except ImportError:  # Debian 12's version: the OpenSSL binding that pyOpenSSL s
 
     RSA_PKCS1_PADDING = 1
 
+    # A key of `cryptography` gets there by being written out and read in again, which costs more than a signature.
+    _pkey = lru_cache(maxsize=4)(PKey.from_cryptography_key)
+
     def sign(key: rsa.RSAPrivateKey, digest: bytes) -> bytes:
         """Sign a bare hash."""
-        pkey = PKey.from_cryptography_key(key)
-        context = ffi.gc(lib.EVP_PKEY_CTX_new(pkey._pkey, ffi.NULL), lib.EVP_PKEY_CTX_free)
+        context = ffi.gc(lib.EVP_PKEY_CTX_new(_pkey(key)._pkey, ffi.NULL), lib.EVP_PKEY_CTX_free)
         length = ffi.new("size_t *", (key.key_size + 7) // 8)
         signature = ffi.new("unsigned char[]", length[0])
         if (lib.EVP_PKEY_sign_init(context) != 1
