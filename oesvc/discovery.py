@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from oesvc.dns.answer import Answer, Name
 from oesvc.dns.name import name_text, parse_name, reverse_name
+from oesvc.dns.records import RecordType
 from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.interfaces import Bounds, Resolver
 from oesvc.ipsec.flow import Address
@@ -15,8 +16,7 @@ from oesvc.oe import events as ev
 from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys
 from oesvc.oe.delegation import Delegation
 
-TXT, KEY, IPSECKEY = 16, 25, 45
-TYPE_NAMES = {TXT: "TXT", KEY: "KEY", IPSECKEY: "IPSECKEY"}
+TXT, KEY, IPSECKEY = RecordType.TXT, RecordType.KEY, RecordType.IPSECKEY
 DELEGATING = (TXT, IPSECKEY)
 "What may delegate at a reverse name. TXT is RFC 4322's; IPSECKEY came with RFC 4025 (decisions.md 1C.12)."
 MAX_GATEWAYS = 8
@@ -101,7 +101,7 @@ class Discovery:
         if own:
             return Keys(tuple(dict.fromkeys(own)), judged.expires, judged.detail)
         refused = judged if isinstance(judged, ev.DelegationBad) else found.refused
-        asked = " and ".join(TYPE_NAMES[rdtype] for rdtype in types)
+        asked = " and ".join(rdtype.name for rdtype in types)
         return replace(found, detail=f"KEY: {found.detail}; {asked}: {judged.detail}", refused=refused)
 
     async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note,
@@ -135,14 +135,14 @@ class Discovery:
         """Of the resolver's."""
         return self._resolver.bounds()
 
-    async def _look_up_all(self, name: Name, rdtypes: Sequence[int], note: Note,
+    async def _look_up_all(self, name: Name, rdtypes: Sequence[RecordType], note: Note,
                            client: Address | None) -> list[Answer]:
         """All at the same time."""
         return await gatherResults([Deferred.fromCoroutine(self._look_up(name, rdtype, note, client))
                                     for rdtype in rdtypes])
 
-    async def _look_up(self, name: Name, rdtype: int, note: Note, client: Address | None) -> Answer:
-        question = f"{TYPE_NAMES[rdtype]} {name_text(name)}"
+    async def _look_up(self, name: Name, rdtype: RecordType, note: Note, client: Address | None) -> Answer:
+        question = f"{rdtype.name} {name_text(name)}"
         note(Asked(question))
         answer = await self._resolver.look_up(name, rdtype, client)
         note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))

@@ -27,6 +27,7 @@ from oesvc.dns.records import RecordType
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.v1.config import PHASE1_FLOOR, EngineConfig
+from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
 from oesvc.interfaces import PlaneError
@@ -44,7 +45,7 @@ from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.statistics import CountedResolver, Statistics
-from oesvc.udp import IKE_PORT, NAT_TRAVERSAL_PORT, IkePort, open_socket, source_address
+from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 from oesvc.unreachable import UnreachablePort
 
 CONTROL_MODE = 0o660

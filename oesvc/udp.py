@@ -13,10 +13,9 @@ from twisted.logger import Logger
 
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ipsec.flow import Address
+from oesvc.kernel.constants import SO_RCVBUFFORCE
 
-IKE_PORT, NAT_TRAVERSAL_PORT = 500, 4500
-SO_RCVBUFFORCE = 33
-"Linux's; Python has no name for it."
+IKE_PORT = 500
 WARNING_SPACING = 10.0
 "Seconds between two warnings: who spoofs addresses that have no route does not write the log."
 RECEIVE_BUFFER = 4 << 20
