@@ -28,7 +28,7 @@ from oesvc.kernel.constants import (
     Priority,
 )
 from oesvc.kernel.exemptions import remaining_policies, standing_policies
-from oesvc.kernel.flows import FlowEntry, FlowTable, SaKey
+from oesvc.kernel.flows import FlowEntry, FlowTable
 from oesvc.kernel.hold import Datagram, HoldTable
 from oesvc.kernel.netlink import Message, NetlinkSocket, Request
 from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
@@ -36,7 +36,8 @@ from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import closed_ruleset, ruleset
-from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
+from oesvc.kernel.sa_jobs import Job, SaJobs
+from oesvc.kernel.sad import get_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     ACTIONS,
@@ -47,14 +48,10 @@ from oesvc.kernel.spd import (
     delete_policy,
     flow_policy,
     get_policy,
-    ingress_policies,
     put_policy,
     read_policies,
 )
 from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, set_kernel, warm_up
-from oesvc.kernel.structs import SaMessage
-
-Job = Generator[Deferred[Any], Any, None]
 
 
 class LinuxForwardingPlane:
@@ -78,6 +75,7 @@ class LinuxForwardingPlane:
         self._open: list[NetlinkSocket | PacketQueue | FlowSets] = []
         self._settings: dict[str, int] = {}
         self._turn = DeferredLock()
+        self._sas = SaJobs(self._request, self._put, config.idle_seconds)
 
     # Starting and stopping
 
@@ -259,6 +257,9 @@ class LinuxForwardingPlane:
             return self._flows.run(flow, self._withdraw)
         return self._flows.run(flow, self._enforce, policy, gateways)
 
+    def _request(self, *requests: Request) -> "Deferred[list[Message]]":
+        return self._xfrm.request(*requests)
+
     def _put(self, request: Request) -> "Deferred[list[Message]]":
         """What came late would stay in the kernel after a stop."""
         if self._listener is None:
@@ -321,75 +322,12 @@ class LinuxForwardingPlane:
 
     def add_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
-        return self._flows.run(flow, self._add_sas, sas)
-
-    @inlineCallbacks
-    def _add_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
-        """All or none. One after the other: of those that the kernel refuses, none is ours to take back."""
-        added: list[IpsecSa] = []
-        try:
-            for sa in sas:
-                inbound = sa.flow == entry.flow.reversed()
-                if not inbound and sa.flow != entry.flow:
-                    raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
-                yield self._put(add_sa(sa, entry.reqid, inbound))
-                (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
-                added.append(sa)
-                if inbound:
-                    yield self._put_ingress(entry, Template(entry.reqid, Flow(sa.source, sa.destination)))
-        except PlaneError:
-            yield self._remove_sas(entry, added)
-            raise
-
-    @inlineCallbacks
-    def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
-        for policy in ingress_policies(entry.flow, template):
-            if entry.ingress.get(policy.direction) != template:
-                yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
-                entry.ingress[policy.direction] = template
+        return self._flows.run(flow, self._sas.add, sas)
 
     def change_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
-        return self._flows.run(flow, self._change_sas, sas)
-
-    @inlineCallbacks
-    def _change_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
-        for sa in sas:
-            key = sa.spi, sa.destination
-            former = [each for each in entry.outbound if sa.flow == entry.flow and each[0] == sa.spi]
-            if key in entry.inbound | entry.outbound:
-                yield self._xfrm.request(change_sa(sa, entry.reqid, key in entry.inbound))
-            elif former:
-                yield from self._move_sa(entry, sa, former[0])
-
-    def _move_sa(self, entry: FlowEntry, sa: IpsecSa, former: SaKey) -> Job:
-        """Its peer has another address. What comes in finds its SA by our own address: nothing changes there."""
-        for message in (yield self._xfrm.request(get_sa(*former))):
-            state = SaMessage(message.octets)
-            state.decode()
-            yield self._put(succeed_sa(sa, entry.reqid, state))
-            entry.outbound.add((sa.spi, sa.destination))
-        before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
-        if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
-            policy = flow_policy(entry.flow, ACTIONS[entry.policy], now, self._config.idle_seconds)
-            yield self._put(put_policy(policy))
-            entry.template = now
-        yield self._xfrm.request(delete_sa(*former))
-        entry.outbound.discard(former)
+        return self._flows.run(flow, self._sas.change, sas)
 
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
-        return self._flows.run(flow, self._remove_sas, sas)
-
-    @inlineCallbacks
-    def _remove_sas(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
-        """The ingress policy goes last: until then nothing comes in by another way."""
-        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & (entry.inbound | entry.outbound)
-        if keys:
-            yield self._xfrm.request(*(delete_sa(*key) for key in keys))
-            entry.inbound -= keys
-            entry.outbound -= keys
-        if entry.ingress and not entry.inbound:
-            back = Selector.of_flow(entry.flow.reversed())
-            yield self._xfrm.request(*(delete_policy(way, back) for way in entry.ingress))
-            entry.ingress.clear()
+        return self._flows.run(flow, self._sas.remove, sas)

@@ -1,0 +1,98 @@
+"""The SAs of one flow and what its SPD entries say of them: jobs that `FlowTable.run` does one after the other."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from oesvc.interfaces import PlaneError
+from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.sa import IpsecSa
+from oesvc.kernel.flows import FlowEntry, SaKey
+from oesvc.kernel.netlink import Message
+from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
+from oesvc.kernel.spd import (
+    ACTIONS,
+    Selector,
+    Template,
+    create_policy,
+    delete_policy,
+    flow_policy,
+    ingress_policies,
+    put_policy,
+)
+from oesvc.kernel.structs import SaMessage
+
+Job = Generator[Deferred[Any], Any, None]
+Ask = Callable[..., "Deferred[list[Message]]"]
+
+
+class SaJobs:
+    """What is done to the SAs of a flow. `put` is for what adds to the kernel: it raises PlaneError once we stop."""
+
+    def __init__(self, request: Ask, put: Ask, idle_seconds: int) -> None:
+        self._request = request
+        self._put = put
+        self._idle_seconds = idle_seconds
+
+    @inlineCallbacks
+    def add(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        """All or none. One after the other: of those that the kernel refuses, none is ours to take back."""
+        added: list[IpsecSa] = []
+        try:
+            for sa in sas:
+                inbound = sa.flow == entry.flow.reversed()
+                if not inbound and sa.flow != entry.flow:
+                    raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
+                yield self._put(add_sa(sa, entry.reqid, inbound))
+                (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
+                added.append(sa)
+                if inbound:
+                    yield from self._put_ingress(entry, Template(entry.reqid, Flow(sa.source, sa.destination)))
+        except PlaneError:
+            yield self.remove(entry, added)
+            raise
+
+    def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
+        for policy in ingress_policies(entry.flow, template):
+            if entry.ingress.get(policy.direction) != template:
+                yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
+                entry.ingress[policy.direction] = template
+
+    @inlineCallbacks
+    def change(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        for sa in sas:
+            key = sa.spi, sa.destination
+            former = [each for each in entry.outbound if sa.flow == entry.flow and each[0] == sa.spi]
+            if key in entry.inbound | entry.outbound:
+                yield self._request(change_sa(sa, entry.reqid, key in entry.inbound))
+            elif former:
+                yield from self._move(entry, sa, former[0])
+
+    def _move(self, entry: FlowEntry, sa: IpsecSa, former: SaKey) -> Job:
+        """Its peer has another address. What comes in finds its SA by our own address: nothing changes there."""
+        for message in (yield self._request(get_sa(*former))):
+            state = SaMessage(message.octets)
+            state.decode()
+            yield self._put(succeed_sa(sa, entry.reqid, state))
+            entry.outbound.add((sa.spi, sa.destination))
+        before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
+        if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
+            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now, self._idle_seconds)))
+            entry.template = now
+        yield self._request(delete_sa(*former))
+        entry.outbound.discard(former)
+
+    @inlineCallbacks
+    def remove(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
+        """The ingress policy goes last: until then nothing comes in by another way."""
+        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & (entry.inbound | entry.outbound)
+        if keys:
+            yield self._request(*(delete_sa(*key) for key in keys))
+            entry.inbound -= keys
+            entry.outbound -= keys
+        if entry.ingress and not entry.inbound:
+            back = Selector.of_flow(entry.flow.reversed())
+            yield self._request(*(delete_policy(way, back) for way in entry.ingress))
+            entry.ingress.clear()
