@@ -1,12 +1,19 @@
-"""What the daemon writes into the journal: with the time, and the arrows of RFC 4322's figure."""
+"""What the daemon writes into the journal, with the time and the arrows of RFC 4322's figure; and into the log."""
 
 from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.discovery import Asked, Replied
 from oesvc.ike.events import MessageSeen
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.journal import Arrow, Entry, Journal
 from oesvc.timeline import arrow_of_message, arrow_of_question
+
+LOG = Logger()
 
 
 class Notes:
@@ -25,6 +32,10 @@ class Notes:
     def peer_question(self, peer: Address, happened: Asked | Replied) -> None:
         self._journal.note_peer(peer, Entry(self._unix_time(), str(happened), arrow_of_question(happened, True)))
 
+    def adopt(self, flow: Flow, peer: Address) -> None:
+        """What was said with a peer belongs to a flow that it proposes."""
+        self._journal.adopt(flow, peer)
+
     def message(self, event: MessageSeen) -> None:
         """Of IKE, sent or received."""
         entry = Entry(self._unix_time(), f"{event.way.value} {event.name}", arrow_of_message(event))
@@ -32,3 +43,11 @@ class Notes:
             self._journal.note(event.flow, entry)
         else:
             self._journal.note_peer(event.peer, entry)
+
+
+def log_failure(deferred: "Deferred[Any]", what: str, instead: Callable[[str], object] = lambda why: None) -> None:
+    """Log what should not fail, and do `instead`, so that no connection waits for it for ever."""
+    def failed(failure: Failure) -> None:
+        LOG.failure("{what} failed", failure=failure, what=what)
+        instead(f"{what} failed: {failure.getErrorMessage()}")
+    deferred.addErrback(failed)

@@ -18,6 +18,7 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
 from oesvc.journal import OTHER_FLOWS, Journal
+from oesvc.keying import Keying
 from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
@@ -66,7 +67,7 @@ class World:
 
     def says(self, *events):
         self.engine.says += events
-        self.daemon._turn_engine()
+        self.daemon.keying.turn()
 
     def keyed(self):
         self.daemon.acquired(FLOW)
@@ -307,7 +308,7 @@ def test_delete_of_a_replaced_tunnel_leaves_the_connection(world):
 
 def test_every_action_is_carried_out_and_every_event_heard():
     performed = vars(KeyingDaemon)["perform"].dispatcher.registry
-    heard = vars(KeyingDaemon)["hear"].dispatcher.registry
+    heard = vars(Keying)["hear"].dispatcher.registry
     wanted = {kind for kind in vars(actions).values() if isinstance(kind, type) and issubclass(kind, actions.Action)}
     assert wanted - {actions.Action} <= set(performed)
     assert set(ike.IkeEvent.__args__) <= set(heard)

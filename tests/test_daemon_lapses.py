@@ -2,7 +2,6 @@
 
 import pytest
 
-from oesvc.daemon import REKEY_AGAIN
 from oesvc.discovery import MAX_GATEWAYS
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
@@ -10,6 +9,7 @@ from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import PlaneError
+from oesvc.keying import REKEY_AGAIN
 from oesvc.oe import events as ev
 from oesvc.oe.machine import State
 from oesvc.oe.reasons import Because
@@ -138,7 +138,7 @@ def test_rekey_that_fails_at_both_gateways_is_tried_again_once_a_round(world):
             assert world.connection().state is State.PENDING_OE
             world.says(ike.TunnelFailed(world.engine.number, FLOW, SG_B, KeyingFailure.PEER_SILENT, "no answer"))
         assert world.connection().state is State.KEYED
-        again = [call for call in world.clock.getDelayedCalls() if call.func == world.daemon._rekey_again]
+        again = [call for call in world.clock.getDelayedCalls() if call.func == world.daemon.keying._rekey_again]
         assert [round(call.getTime() - world.clock.seconds()) for call in again] == [wait]
         world.clock.advance(wait)
 

@@ -166,7 +166,7 @@ def test_icmp_errors_about_our_ike_ports_reach_the_engine_and_others_do_not(writ
     here, peer = ip_address("127.0.0.1"), ip_address("127.0.0.2")
     service._ports[Endpoint(here, 500)] = Silent()
     service._engine.initiate(Flow(here, peer), here, peer, AddressIdentity(peer), (), 0.0)
-    service.daemon._turn_engine()
+    service.daemon.keying.turn()
     service._listen_for_unreachables()
     listener, = service._icmp
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
