@@ -54,10 +54,7 @@ bench-latency:  ## a first datagram's way to Bob, in the lab's kernel, beside st
 check-lab:  ## the lab's tests: network namespaces, real ESP, real signed zones (T=expression chooses some)
 	@tools/setup-lab debian kernel peers
 	@$(PYTHON) -m tests.lab.prepare
-	@rm -rf .cache/lab-out/test_* .cache/lab-out/lab.xml .cache/lab-out/interop.jsonl
-	tools/in-lab-kernel --time-limit 2700 --memory 4G $(PYTHON) $(PYTEST) tests/lab -m lab -vv $(if $(T),-k "$(T)") \
-	  --junitxml=.cache/lab-out/lab.xml; \
-	  status=$$?; mkdir -p $(RESULTS) && cp .cache/lab-out/lab.xml $(RESULTS)/ && exit $$status
+	tools/lab-tests $(if $(T),"$(T)")
 
 interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated); writes docs/interop.md
 	@tools/setup-lab debian kernel peers
