@@ -3,8 +3,6 @@
 import argparse
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -18,21 +16,18 @@ from oesvc.keys.records import TYPES as RECORD_TYPES
 from oesvc.keys.records import records
 from oesvc.oe.delegation import MalformedRecordError, gateway_name
 from oesvc.operator import dns_text, text
+from oesvc.operator.client import (
+    ANSWER_OF_DNS_WITHIN,
+    DONE,
+    INTERRUPTED,
+    REFUSED,
+    UNUSABLE,
+    CommandError,
+    NoDaemonError,
+    ask,
+    look_up_alone,
+)
 from oesvc.operator.inquiry import TYPES, Inquiry
-
-DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
-"Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
-ANSWER_WITHIN = 10.0
-ANSWER_OF_DNS_WITHIN = 40.0
-"Seconds. A look-up of the DNS may take eight, and the keys of a gateway are looked up after its records."
-
-
-class CommandError(Exception):
-    """The command cannot be carried out; the text says why and what to do."""
-
-
-class NoDaemonError(CommandError):
-    """There is no daemon to ask."""
 
 
 def run() -> None:
@@ -151,47 +146,13 @@ def _dns(options: argparse.Namespace) -> int:
             raise NoDaemonError
         answer = ask(options.control or config.load(options.config).control_socket, question, ANSWER_OF_DNS_WITHIN)
     except NoDaemonError:
-        answer = _look_up_alone(options.config, question)
+        answer = look_up_alone(options.config, question)
         if not (options.alone or options.json):
             print("(no daemon answers: this is what one would see)", file=sys.stderr)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(json.dumps(answer, indent=2) if options.json else dns_text.dns(answer, colour))
     doubtful = any(look_up["status"] in ("bogus", "indeterminate") for look_up in answer["lookups"])
     return REFUSED if doubtful else DONE
-
-
-def _look_up_alone(file: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own, which asks the resolvers of the configuration. Raises CommandError."""
-    command = [sys.executable, "-m", "oesvc.operator.alone", str(file)]
-    done = subprocess.run(command, input=json.dumps(question), stdout=subprocess.PIPE, text=True, check=False)
-    try:
-        return _answer_in(json.loads(done.stdout))
-    except ValueError:
-        raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
-
-
-def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
-    """Put one question to the daemon. Raises CommandError; NoDaemonError where none answers."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(within)
-            client.connect(str(control))
-            client.sendall(json.dumps(question).encode() + b"\n")
-            with client.makefile("rb") as replies:
-                reply = json.loads(replies.readline())
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise NoDaemonError(f"no daemon answers at {control}; is `twistd oegw` running?") from None
-    except PermissionError:
-        raise CommandError(f"you may not talk to the daemon at {control}; try as root") from None
-    except (OSError, ValueError) as error:
-        raise CommandError(f"the daemon at {control} gave no answer: {error}") from None
-    return _answer_in(reply)
-
-
-def _answer_in(reply: dict[str, Any]) -> dict[str, Any]:
-    if "error" in reply:
-        raise CommandError(str(reply["error"]))
-    return dict(reply["answer"])
 
 
 def _key_log(options: argparse.Namespace) -> int:

@@ -1,0 +1,65 @@
+"""Asking the daemon over its control socket; or, where none runs, the DNS in a process of one's own."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+"Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
+ANSWER_WITHIN = 10.0
+ANSWER_OF_DNS_WITHIN = 40.0
+"Seconds. A look-up of the DNS may take eight, and the keys of a gateway are looked up after its records."
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the text says why and what to do."""
+
+
+class NoDaemonError(CommandError):
+    """There is no daemon to ask."""
+
+
+def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
+    """Put one question to the daemon. Raises CommandError; NoDaemonError where none answers."""
+    with closing(follow(control, question, within)) as answers:
+        return next(answers)
+
+
+def follow(control: Path, question: dict[str, Any], within: float | None = None) -> Iterator[dict[str, Any]]:
+    """All answers to one question, as they come, until the daemon ends; `within` seconds each. Raises as `ask` does."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(within)
+            client.connect(str(control))
+            client.sendall(json.dumps(question).encode() + b"\n")
+            with client.makefile("rb") as replies:
+                while True:
+                    yield answer_in(json.loads(replies.readline()))
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NoDaemonError(f"no daemon answers at {control}; is `twistd oegw` running?") from None
+    except PermissionError:
+        raise CommandError(f"you may not talk to the daemon at {control}; try as root") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(f"the daemon at {control} gave no answer: {error}") from None
+
+
+def look_up_alone(file: Path, question: dict[str, Any]) -> dict[str, Any]:
+    """In a process of its own, which asks the resolvers of the configuration. Raises CommandError."""
+    command = [sys.executable, "-m", "oesvc.operator.alone", str(file)]
+    done = subprocess.run(command, input=json.dumps(question), stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        return answer_in(json.loads(done.stdout))
+    except ValueError:
+        raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
+
+
+def answer_in(reply: dict[str, Any]) -> dict[str, Any]:
+    """What a line of the control socket holds. Raises CommandError."""
+    if "error" in reply:
+        raise CommandError(str(reply["error"]))
+    return dict(reply["answer"])
