@@ -4,7 +4,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) 
         return next(answers)
 
 
-def follow(control: Path, question: dict[str, Any], within: float | None = None) -> Iterator[dict[str, Any]]:
+def follow(control: Path, question: dict[str, Any], within: float | None = None) -> Generator[dict[str, Any], None, None]:
     """All answers to one question, as they come, until the daemon ends; `within` seconds each. Raises as `ask` does."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
