@@ -30,8 +30,9 @@ def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) 
         return next(answers)
 
 
-def follow(control: Path, question: dict[str, Any], within: float | None = None) -> Generator[dict[str, Any], None, None]:
-    """All answers to one question, as they come, until the daemon ends; `within` seconds each. Raises as `ask` does."""
+def follow(control: Path, question: dict[str, Any],
+           within: float | None = None) -> Generator[dict[str, Any], None, None]:
+    """All answers to one question, as they come, until the daemon ends; `within` seconds each. Raises like `ask`."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(within)
