@@ -56,7 +56,8 @@ class KeyingDaemon:
         self.tunnels = Tunnels()
         self._clock = clock
         self._unix_time = unix_time
-        self._local_address = local_address
+        self.local_address = local_address
+        self.is_ours = is_ours
         self._lifespans = Alarm(clock, self._lifespans_ended)
         self.keying = Keying(
             engine=engine, discovery=discovery, plane=plane, connections=connections, tunnels=self.tunnels,
@@ -145,7 +146,7 @@ class KeyingDaemon:
         if isinstance(gateway, str):
             raise TypeError(f"{action.delegation} cannot be called")
         try:
-            local = self._local_address(gateway)
+            local = self.local_address(gateway)
         except OSError as error:
             # Not at once: a record may name hundreds of such gateways, and each would be tried within the last one.
             silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")

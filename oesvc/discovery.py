@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from oesvc.dns.answer import Answer, Name
+from oesvc.dns.answer import Answer, Name, SecurityStatus
 from oesvc.dns.name import name_text, parse_name, reverse_name
 from oesvc.dns.records import RecordType
 from oesvc.ike.identity import AddressIdentity, Identity
@@ -54,6 +54,8 @@ class Verdict:
 
     authorized: bool
     detail: str
+    status: SecurityStatus = SecurityStatus.INDETERMINATE
+    "How far the weakest of the answers that say so can be believed."
 
 
 class Discovery:
@@ -83,7 +85,8 @@ class Discovery:
         if not usable:
             refused = found[0].refused or ev.LookUpFailed(found[0].detail, expires)
             return replace(refused, detail=f"{judged.detail}; its gateway's key: {refused.detail}", expires=expires)
-        return ev.DelegationFound(judged.detail, expires, tuple(usable))
+        status = SecurityStatus.of_all([judged.status, *(keys[d].status for d in missing if keys[d].keys)])
+        return ev.DelegationFound(judged.detail, expires, tuple(usable), status)
 
     async def keys(self, identity: Identity, note: Note, client: Address | None = None) -> Keys:
         """A gateway's keys: KEY at its name (3.3.1); where it has none, those that its name delegates to itself.
@@ -96,10 +99,9 @@ class Discovery:
             return found
         types = DELEGATING if isinstance(identity, AddressIdentity) else (IPSECKEY,)
         judged = judge(await self._look_up_all(name, types, note, client), itself, self._policy, calling=False)
-        own = [] if not isinstance(judged, ev.DelegationFound) else [
-            key for delegation in judged.delegations if delegation.gateway == itself for key in delegation.keys]
-        if own:
-            return Keys(tuple(dict.fromkeys(own)), judged.expires, judged.detail)
+        if isinstance(judged, ev.DelegationFound) and (own := [
+                key for delegation in judged.delegations if delegation.gateway == itself for key in delegation.keys]):
+            return Keys(tuple(dict.fromkeys(own)), judged.expires, judged.detail, status=judged.status)
         refused = judged if isinstance(judged, ev.DelegationBad) else found.refused
         asked = " and ".join(rdtype.name for rdtype in types)
         return replace(found, detail=f"KEY: {found.detail}; {asked}: {judged.detail}", refused=refused)
@@ -115,20 +117,21 @@ class Discovery:
         if not isinstance(judged, ev.DelegationFound):
             return Verdict(False, f"{host} names no gateway: {judged.detail}")
         if any(delegation.gateway == gateway and key in delegation.keys for delegation in judged.delegations):
-            return Verdict(True, judged.detail)
+            return Verdict(True, judged.detail, judged.status)
         if any(delegation.gateway == gateway and not delegation.keys for delegation in judged.delegations):
-            return await self._own_key(identity, key, judged.detail, client)
+            return await self._own_key(identity, key, judged.detail, client, judged.status)
         named = ", ".join(map(str, judged.delegations))
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
 
-    async def _own_key(self, identity: Identity, key: RsaPublicKey, detail: str, client: Address | None) -> Verdict:
+    async def _own_key(self, identity: Identity, key: RsaPublicKey, detail: str, client: Address | None,
+                       status: SecurityStatus = SecurityStatus.SECURE) -> Verdict:
         """Whether the DNS has this key for a gateway itself, not only in the record of a host that names it.
 
         On a channel that we began the peer has shown no more than the key in the record of the host that we called.
         """
         found = await self.keys(identity, lambda happened: None, client)
         if key in found.keys:
-            return Verdict(True, detail)
+            return Verdict(True, detail, SecurityStatus.of_all([status, found.status]))
         return Verdict(False, f"{identity} used key {key}, which is not its own in the DNS: {found.detail}")
 
     def bounds(self) -> Bounds:

@@ -19,6 +19,10 @@ Bounds = Mapping[str, tuple[int, int, int]]
 of the option in oegw.conf. Of a bound per peer or prefix, what the one with the most uses."""
 
 
+Traffic = Mapping[tuple[int, Address], tuple[int, int]]
+"Octets and datagrams, by SPI and outer destination of an SA."
+
+
 class DelayedCall(Protocol):
     def cancel(self) -> None: ...
 
@@ -77,6 +81,9 @@ class ForwardingPlane(Protocol):
 
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """Remove SAs; with a flow's last inbound SA its ingress policy goes too. Absent ones are no error."""
+
+    def traffic(self, sas: Sequence[IpsecSa]) -> "Deferred[Traffic]":
+        """How much each of these SAs has carried so far; those that are gone are left out."""
 
     def forget(self, flow: Flow) -> "Deferred[None]":
         """Back to non-existent: remove the flow's outbound policy and place in `known`, drop its held datagrams."""

@@ -1,6 +1,7 @@
 """What happened to each flow and why: the record that `oegw why` and `oegw timeline` read."""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,6 +73,8 @@ class Journal:
         self._live: dict[Flow, deque[Entry]] = {}
         self._peers: OrderedDict[Address, deque[Entry]] = OrderedDict()
         self._others: OrderedDict[Flow, deque[Entry]] = OrderedDict()
+        self.listeners: list[Callable[[Flow, Entry], object]] = []
+        "Told of each entry of a flow, as it is made."
 
     def begin(self, flow: Flow) -> None:
         """The flow has a connection: its entries stay until its end."""
@@ -85,6 +88,8 @@ class Journal:
             entries = self._others.get(flow) or deque(maxlen=ENTRIES_PER_FLOW)
             self._keep(flow, entries)
         entries.append(entry)
+        for listener in tuple(self.listeners):
+            listener(flow, entry)
 
     def note_peer(self, peer: Address, entry: Entry) -> None:
         """Something between us and a peer's gateway, before it is known which flow it is for."""

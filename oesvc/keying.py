@@ -138,7 +138,7 @@ class Keying:
         if not verdict.authorized:
             self._refuse(event, verdict.detail)
             return
-        self._tell(self._connections.instantiate(event.flow), ev.PeerAuthorized(verdict.detail))
+        self._tell(self._connections.instantiate(event.flow), ev.PeerAuthorized(verdict.detail, verdict.status))
         self._call(lambda now: self.engine.accept_tunnel(event.tunnel, now))
 
     def _refuse(self, event: ike.TunnelProposed, why: str) -> None:
@@ -176,6 +176,7 @@ class Keying:
             self.delete(event.tunnel)
             return
         self._tunnels.settle(tunnel)
+        tunnel.identity = event.identity
         detail = f"with {event.peer}, which proved to be {event.identity}; {tunnel.protection}"
         self._tell(connection, ev.TunnelNegotiated(detail, event.tunnel, Flow(event.local, event.peer),
                                                   tunnel.begun_here))

@@ -1,10 +1,11 @@
 """The tunnels of a gateway, from the first attempt to the last delete."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from oesvc.ike.events import LifetimeShortened, TunnelId, TunnelMoved
+from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import IpsecSa
 
@@ -21,6 +22,8 @@ class TunnelRecord:
     "Those that are in the kernel, or on their way there."
     proposed: bool = False
     "The peer began it, and it does not stand yet."
+    identity: Identity | None = None
+    "What the peer has proved to be; None until the tunnel stands."
 
     @property
     def outbound(self) -> list[IpsecSa]:
@@ -50,6 +53,9 @@ class Tunnels:
         if not tunnel.begun_here:
             tunnel.proposed = True
             self._proposed[tunnel.flow] += 1
+
+    def __iter__(self) -> Iterator[TunnelRecord]:
+        return iter(self._by_id.values())
 
     def settle(self, tunnel: TunnelRecord) -> None:
         """It stands, or has come to nothing."""

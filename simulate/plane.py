@@ -9,7 +9,7 @@ from random import Random
 
 from twisted.internet.defer import Deferred, succeed
 
-from oesvc.interfaces import Bounds, PlaneError, PlaneListener
+from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -188,6 +188,10 @@ class SimulatedPlane:
         asked: Deferred[float] = Deferred()
         self._clock.callLater(0.001, lambda: asked.callback(self.kernel.last_use(flow)))
         return asked
+
+    def traffic(self, sas: Sequence[IpsecSa]) -> "Deferred[Traffic]":
+        """See oesvc.interfaces. Of a datagram here it is known only that it came."""
+        return succeed({})
 
     def add_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See oesvc.interfaces."""

@@ -33,6 +33,9 @@ class FakePlane:
         self.diary.append(("forget", str(flow)))
         return self._done()
 
+    def traffic(self, sas):
+        return succeed({(sa.spi, sa.destination): (1000 * sa.spi, sa.spi) for sa in sas})
+
     def last_use(self, flow):
         return succeed(self.last_used)
 

@@ -1,5 +1,6 @@
 """What a look-up comes to: RFC 4035 section 4.3. Pure values; this module is all that `oe` sees of the DNS."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,6 +15,11 @@ class SecurityStatus(Enum):
     INSECURE = "insecure"
     BOGUS = "bogus"
     INDETERMINATE = "indeterminate"
+
+    @classmethod
+    def of_all(cls, statuses: "Iterable[SecurityStatus]") -> "SecurityStatus":
+        """How far can be believed what follows from several answers: as far as the weakest."""
+        return next((status for status in statuses if status is not cls.SECURE), cls.SECURE)
 
 
 class AnswerKind(Enum):

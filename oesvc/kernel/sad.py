@@ -1,8 +1,10 @@
 """Security associations as XFRM messages: RFC 4303, and RFC 4322 section 12.1 for their selectors."""
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
+from oesvc.interfaces import Traffic
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa
 from oesvc.kernel.constants import (
@@ -14,8 +16,8 @@ from oesvc.kernel.constants import (
     XFRM_MODE_TUNNEL,
     XfrmMessage,
 )
-from oesvc.kernel.netlink import Request
-from oesvc.kernel.spd import FAMILY, Selector, encode
+from oesvc.kernel.netlink import Message, Request
+from oesvc.kernel.spd import FAMILY, Selector, address, encode
 from oesvc.kernel.structs import SaId, SaMessage
 
 CIPHERS = {Encryption.DES3_CBC: b"cbc(des3_ede)", Encryption.AES_CBC: b"cbc(aes)",
@@ -131,6 +133,16 @@ def get_sa(spi: int, destination: Address) -> Request:
     """Ask for an SA; no reply if there is none."""
     return Request(XfrmMessage.GETSA, _sa_id(spi, destination), f"get the SA {spi:#010x} to {destination}",
                    tolerates=frozenset({errno.ESRCH}))
+
+
+def read_traffic(messages: Iterable[Message]) -> Traffic:
+    """Octets and datagrams of the SAs that were asked for."""
+    traffic = {}
+    for message in messages:
+        sa = SaMessage(message.octets)
+        sa.decode()
+        traffic[sa["id_spi"], address(sa["family"], sa["id_daddr"])] = sa["bytes"], sa["packets"]
+    return traffic
 
 
 def list_sas() -> Request:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from oesvc.interfaces import Bounds, PlaneError, PlaneListener
+from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -37,7 +37,7 @@ from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import closed_ruleset, ruleset
 from oesvc.kernel.sa_jobs import Job, SaJobs
-from oesvc.kernel.sad import get_sa
+from oesvc.kernel.sad import get_sa, read_traffic
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     ACTIONS,
@@ -331,3 +331,7 @@ class LinuxForwardingPlane:
     def remove_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
         """See ForwardingPlane."""
         return self._flows.run(flow, self._sas.remove, sas)
+
+    def traffic(self, sas: Sequence[IpsecSa]) -> "Deferred[Traffic]":
+        """See ForwardingPlane."""
+        return self._xfrm.request(*(get_sa(sa.spi, sa.destination) for sa in sas)).addCallback(read_traffic)

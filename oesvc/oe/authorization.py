@@ -38,6 +38,8 @@ class Keys:
     detail: str
     refused: ev.Answered | None = None
     "What a connection is to be told where there are no keys."
+    status: SecurityStatus = SecurityStatus.INDETERMINATE
+    "How far the answer can be believed."
 
 
 class Standing(Enum):
@@ -140,7 +142,8 @@ def judge_keys(answer: Answer, policy: DnssecPolicy) -> Keys:
         except MalformedRecordError as error:
             bad.append(str(error))
     if keys:
-        return Keys(tuple(keys), answer.expires, f"{len(keys)} keys, {answer.status.value}: {answer.reason}")
+        return Keys(tuple(keys), answer.expires, f"{len(keys)} keys, {answer.status.value}: {answer.reason}",
+                    status=answer.status)
     detail = "; ".join(bad) or _absence(answer)
     return Keys((), answer.expires, detail, ev.LookUpFailed(detail, answer.expires))
 
@@ -177,7 +180,8 @@ def _found(used: Sequence[tuple[Answer, Delegation]], beside: Sequence[str], cal
     detail += f" (to be mended: {'; '.join(remarks)})" if remarks else ""
     expires = min(answer.expires for answer, _ in used)
     # Called, every record speaks for itself: one without a key lets any key of its gateway's do.
-    return ev.DelegationFound(detail, expires, by_gateway(delegations) if calling else tuple(delegations))
+    return ev.DelegationFound(detail, expires, by_gateway(delegations) if calling else tuple(delegations),
+                              SecurityStatus.of_all(answer.status for answer, _ in used))
 
 
 def _why_not_usable(delegation: Delegation, status: SecurityStatus, host: Address | str,

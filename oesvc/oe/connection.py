@@ -1,5 +1,6 @@
 """Connection instances: what is (RFC 4322 section 3.2)."""
 
+from oesvc.dns.answer import SecurityStatus
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe import events as ev
@@ -29,6 +30,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.PeerDeleted: Because.PEER_DELETED,
     ev.FoundIdle: Because.IDLE,
     ev.RoomWanted: Because.ROOM_WANTED,
+    ev.Dropped: Because.DROPPED,
 }
 "Events not listed here change nothing about why the connection is what it is."
 
@@ -50,7 +52,7 @@ class Connection:
     __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
                  "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
                  "looking_up", "reason", "rekey_failed", "rekeyed", "rekeys_failed", "scheduled", "state",
-                 "state_under_review", "tunnel", "untried")
+                 "state_under_review", "tunnel", "untried", "vouched")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
@@ -76,6 +78,8 @@ class Connection:
         self.rekeys_failed = 0
         "One after the other, for the present tunnel."
         self.tunnel: int | None = None
+        self.vouched = SecurityStatus.INDETERMINATE
+        "How far the records can be believed by which it was last decided to key."
         self._answer_expires: float | None = None
         self._gateways: Flow | None = None
         self._begun_here = False
@@ -162,10 +166,13 @@ class Connection:
                 self._take_answer(event)
                 self.delegations_changed = set(event.delegations) != set(self.delegations)
                 self.delegations = self.untried = event.delegations
+                self.vouched = event.status
             case ev.Answered():
                 self._take_answer(event)
                 if not unheard:  # what was known of a tunnel's peer still serves to renew its keys
                     self.delegations = self.untried = ()
+            case ev.PeerAuthorized():
+                self.vouched = event.status
             case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic() | ev.SasRefused():
                 if not self.untried:
                     self.keying_failed = True

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from oesvc.dns.answer import SecurityStatus
 from oesvc.ipsec.flow import Flow
 from oesvc.oe.delegation import Delegation
 
@@ -32,6 +33,8 @@ class DelegationFound(Answered):
 
     delegations: tuple[Delegation, ...] = ()
     "In the order in which they are to be tried."
+    status: SecurityStatus = SecurityStatus.INDETERMINATE
+    "How far the weakest of the answers can be believed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,16 @@ class RoomWanted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """An administrator wants the flow to be decided anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerAuthorized(Event):
     """A peer proposed a tunnel for this flow and may act for its far end (section 3.3.3)."""
+
+    status: SecurityStatus = SecurityStatus.INDETERMINATE
+    "How far the weakest of the answers that say so can be believed."
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,18 +160,21 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.NONEXISTENT,  ev.PeerAuthorized):      invited,
     # 3.2.2 Clear-text connection
     (S.CLEAR_TEXT,   ev.Acquired):            stay,
+    (S.CLEAR_TEXT,   ev.Dropped):             To(S.EXPIRED),
     (S.CLEAR_TEXT,   ev.LifespanEnded):       To(S.EXPIRING),
     (S.CLEAR_TEXT,   ev.RoomWanted):          To(S.EXPIRED),
     (S.CLEAR_TEXT,   ev.PeerAuthorized):      invited,
     (S.CLEAR_TEXT,   ev.TunnelNegotiated):    keyed,
     # 3.2.3 Deny connection
     (S.DENY,         ev.Acquired):            stay,
+    (S.DENY,         ev.Dropped):             To(S.EXPIRED),
     (S.DENY,         ev.LifespanEnded):       To(S.EXPIRING),
     (S.DENY,         ev.RoomWanted):          To(S.EXPIRED),
     (S.DENY,         ev.PeerAuthorized):      invited,
     (S.DENY,         ev.TunnelNegotiated):    keyed,
     # 3.2.4 Potential OE connection
     (S.POTENTIAL_OE, ev.Acquired):            stay,
+    (S.POTENTIAL_OE, ev.Dropped):             To(S.EXPIRED),
     (S.POTENTIAL_OE, ev.DelegationFound):     To(S.PENDING_OE),
     (S.POTENTIAL_OE, ev.DelegationAbsent):    fallback(L.ANSWER),
     (S.POTENTIAL_OE, ev.LookUpFailed):        fallback(L.LOW),
@@ -181,6 +184,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.POTENTIAL_OE, ev.ProposalLapsed):      lapsed,
     # 3.2.5 Pending OE connection
     (S.PENDING_OE,   ev.Acquired):            stay,
+    (S.PENDING_OE,   ev.Dropped):             To(S.EXPIRED),
     (S.PENDING_OE,   ev.TunnelNegotiated):    keyed,
     (S.PENDING_OE,   ev.PeerSilent):          next_gateway_or(fallback(L.LOW)),
     (S.PENDING_OE,   ev.PeerRefused):         next_gateway_or(fallback(L.NORMAL)),
@@ -191,6 +195,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.PENDING_OE,   ev.HardLifetimeReached): stay,
     # 3.2.6 Keyed connection
     (S.KEYED,        ev.Acquired):            stay,
+    (S.KEYED,        ev.Dropped):             To(S.EXPIRED),
     (S.KEYED,        ev.PeerAuthorized):      stay,
     (S.KEYED,        ev.TunnelNegotiated):    keyed,
     (S.KEYED,        ev.SoftLifetimeReached): rekey,
@@ -199,6 +204,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.KEYED,        ev.LifespanEnded):       To(S.EXPIRING),
     # 3.2.7 Expiring connection
     (S.EXPIRING,     ev.Acquired):            stay,
+    (S.EXPIRING,     ev.Dropped):             To(S.EXPIRED),
     (S.EXPIRING,     ev.FoundInUse):          back,
     (S.EXPIRING,     ev.FoundIdle):           To(S.EXPIRED),
     (S.EXPIRING,     ev.DelegationFound):     found_anew,

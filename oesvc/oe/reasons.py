@@ -24,6 +24,7 @@ class Because(Enum):
     IDLE = "nothing used it lately"
     PEER_DELETED = "the peer's gateway closed the tunnel"
     ROOM_WANTED = "another flow took its place"
+    DROPPED = "an administrator dropped it"
     PEER_AUTHORIZED = "the peer's gateway proposed a tunnel and may speak for its end"
 
 

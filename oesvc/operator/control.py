@@ -15,11 +15,13 @@ from twisted.protocols.basic import LineOnlyReceiver
 from oesvc import __version__
 from oesvc.daemon import KeyingDaemon
 from oesvc.ipsec.flow import Flow
-from oesvc.operator import report
+from oesvc.operator import deeds, report, tunnel_report
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
+from oesvc.operator.monitor import Monitor
 
 LONGEST_QUESTION = 4096
+MONITOR = "monitor"
 
 Question = dict[str, Any]
 Answer = dict[str, Any]
@@ -41,6 +43,11 @@ COMMANDS: dict[str, Command] = {
     "flows": lambda sources, question: report.flows(sources.daemon, sources.seconds()),
     "why": lambda sources, question: report.why(sources.daemon, _flow(question), sources.seconds()),
     "timeline": lambda sources, question: report.timeline(sources.daemon, _flow(question)),
+    "sas": lambda sources, question: tunnel_report.sas(sources.daemon),
+    "peers": lambda sources, question: tunnel_report.peers(sources.daemon),
+    "drop": lambda sources, question: deeds.drop(sources.daemon, _flow(question)),
+    "probe": lambda sources, question: deeds.probe(sources.daemon, sources.inspector, _probed(sources, question),
+                                                   sources.seconds()),
     "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
     "keylog": lambda sources, question: _key_log(sources.daemon, question),
 }
@@ -79,11 +86,20 @@ class ControlProtocol(LineOnlyReceiver):
             question = json.loads(line)
         except ValueError as error:
             raise BadQuestionError(f"not JSON: {error}") from None
-        command = COMMANDS.get(str(question.get("command"))) if isinstance(question, dict) else None
+        name = str(question.get("command")) if isinstance(question, dict) else ""
+        if name == MONITOR:
+            return await self._monitor()
+        command = COMMANDS.get(name)
         if command is None:
-            raise BadQuestionError(f"a question is an object with a command, one of {', '.join(COMMANDS)}")
+            raise BadQuestionError(f"a question is an object with a command, one of {', '.join(COMMANDS)}, {MONITOR}")
         answer = command(self._sources, question)
         return await answer if isinstance(answer, Awaitable) else answer
+
+    async def _monitor(self) -> Answer:
+        """From now on this client is told what happens, and is not answered any more."""
+        Monitor(self._sources.daemon, self.transport,
+                lambda happened: self.sendLine(json.dumps({"answer": happened}).encode()))
+        return await Deferred()
 
 
 class ControlFactory(Factory):
@@ -101,6 +117,22 @@ def _flow(question: Question) -> Flow:
         return Flow(ip_address(str(question.get("source"))), ip_address(str(question.get("destination"))))
     except ValueError as error:
         raise BadQuestionError(f"no flow: {error}") from None
+
+
+def _probed(sources: Sources, question: Question) -> Flow:
+    """From the host named, or from this gateway's own address towards the destination."""
+    try:
+        destination = ip_address(str(question.get("destination")))
+        source = question.get("source") or sources.daemon.local_address(destination)
+        flow = Flow(ip_address(str(source)), destination)
+    except (OSError, ValueError) as error:
+        raise BadQuestionError(f"nothing to try: {error}") from None
+    if not sources.daemon.is_ours(flow.source):
+        raise BadQuestionError(f"{flow.source} is neither this gateway nor among its clients; nothing is encrypted "
+                               "for it here")
+    if sources.daemon.is_ours(flow.destination):
+        raise BadQuestionError(f"{flow.destination} is on this side of the gateway; name a host on the far side")
+    return flow
 
 
 def _key_log(daemon: KeyingDaemon, question: Question) -> Answer:

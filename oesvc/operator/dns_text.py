@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from oesvc.operator.colours import BOLD, GREEN, RED, YELLOW, Paint, painter
+
 Values = dict[str, Any]
 
-RED, GREEN, YELLOW, BOLD, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[0m"
 STATUS_COLOURS = {"secure": GREEN, "insecure": YELLOW, "bogus": RED, "indeterminate": RED}
 STANDING_COLOURS = {"used": GREEN, "not used": YELLOW, "malformed": RED}
 HEADER = ("NAME", "RECORD", "KEY", "ALGORITHM", "VALID FROM", "VALID UNTIL", "")
@@ -15,17 +16,9 @@ SEP = 0x0001
 REVOKED = 0x0080
 
 
-class _Painter:
-    def __init__(self, colour: bool) -> None:
-        self._colour = colour
-
-    def __call__(self, text: str, colour: str) -> str:
-        return f"{colour}{text}{PLAIN}" if self._colour and colour else text
-
-
 def dns(answer: Values, colour: bool = False) -> str:
     """Colours are for terminals only."""
-    paint = _Painter(colour)
+    paint = painter(colour)
     lines: list[str] = []
     told: list[Values] = []
     for look_up in answer["lookups"]:
@@ -35,7 +28,7 @@ def dns(answer: Values, colour: bool = False) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _look_up(look_up: Values, chain: list[Values], paint: _Painter) -> Iterator[str]:
+def _look_up(look_up: Values, chain: list[Values], paint: Paint) -> Iterator[str]:
     """`chain` is what of it was not told before."""
     yield paint(f"{look_up['type']} {look_up['name']}", BOLD)
     yield f"  {_told(look_up, paint)}"
@@ -60,7 +53,7 @@ def _look_up(look_up: Values, chain: list[Values], paint: _Painter) -> Iterator[
         yield from (f"      to be mended: {remark}" for remark in (record["delegation"] or {}).get("remarks", ()))
 
 
-def _told(verdict: Values, paint: _Painter) -> str:
+def _told(verdict: Values, paint: Paint) -> str:
     status = paint(verdict["status"], STATUS_COLOURS.get(verdict["status"], ""))
     return f"{status}, {verdict['kind']}: {verdict['reason']}"
 
@@ -133,7 +126,7 @@ def _remembered(link: Values) -> str:
     return " (remembered)" if link["remembered"] else ""
 
 
-def _table(rows: list[Row], paint: _Painter) -> Iterator[str]:
+def _table(rows: list[Row], paint: Paint) -> Iterator[str]:
     """Columns as wide as they must be; a name is written once for rows that follow one another."""
     widths = [max(len(cells[column]) for cells, _ in [(HEADER, ""), *rows]) for column in range(len(HEADER) - 1)]
     above = ""
@@ -145,7 +138,7 @@ def _table(rows: list[Row], paint: _Painter) -> Iterator[str]:
         above = name
 
 
-def _decision(answer: Values, paint: _Painter) -> Iterator[str]:
+def _decision(answer: Values, paint: Paint) -> Iterator[str]:
     decision, gateway = answer["decision"], answer["as_gateway"]
     if decision is not None:
         yield from _flow(answer["subject"], decision, paint)
@@ -153,7 +146,7 @@ def _decision(answer: Values, paint: _Painter) -> Iterator[str]:
     yield f"a gateway that says it is {answer['subject']} can prove it {proven}: {gateway['detail']}"
 
 
-def _flow(subject: str, decision: Values, paint: _Painter) -> Iterator[str]:
+def _flow(subject: str, decision: Values, paint: Paint) -> Iterator[str]:
     yield paint(f"a flow to {subject} {decision['outcome']}", BOLD)
     yield f"  policy   {decision['policy']}"
     yield f"  reason   {decision['reason']}"

@@ -2,20 +2,16 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from oesvc import __version__, config
-from oesvc.ipsec.flow import Address
 from oesvc.keys import key_pair
 from oesvc.keys.records import TYPES as RECORD_TYPES
 from oesvc.keys.records import records
-from oesvc.oe.delegation import MalformedRecordError, gateway_name
-from oesvc.operator import dns_text, text
+from oesvc.operator import dns_text, live
+from oesvc.operator.arguments import address, gateway
 from oesvc.operator.client import (
     ANSWER_OF_DNS_WITHIN,
     DONE,
@@ -56,21 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--control", type=Path, metavar="SOCKET",
                         help="the daemon's control socket (default: as its configuration says)")
     asking.add_argument("--json", action="store_true", help="answer in JSON")
-    of_flow = argparse.ArgumentParser(add_help=False, parents=[asking])
-    of_flow.add_argument("source", type=_address, metavar="SRC", help="address of the host on this side")
-    of_flow.add_argument("destination", type=_address, metavar="DST", help="address of the host on the far side")
 
     parser = argparse.ArgumentParser(prog="oegw", description="Opportunistic encryption gateway (RFC 4322).",
                                      epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be done.")
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, parent, as_text, help_text in (
-            ("status", asking, text.status, "whether the daemon runs, and what it holds"),
-            ("flows", asking, text.flows, "every flow with its state and the reason"),
-            ("why", of_flow, text.why, "why a flow is encrypted, in clear or denied"),
-            ("timeline", of_flow, text.timeline, "the negotiation of a flow, step by step")):
-        command = commands.add_parser(name, parents=[parent], help=help_text, description=help_text.capitalize() + ".")
-        command.set_defaults(carry_out=_ask(name, as_text))
+    live.add(commands, asking)
 
     dns = commands.add_parser("dns", parents=[asking], help="what the DNS says of a host, and why it is believed",
                               description="Look up what the DNS says of a host or a gateway: the chain of trust link "
@@ -100,39 +87,14 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("records", parents=[common], help="print the DNS records to publish, as a zone file",
                                description="Print the DNS records to publish, as lines of a zone file.")
-    show.add_argument("--gateway", type=_gateway, metavar="ADDRESS|@FQDN",
+    show.add_argument("--gateway", type=gateway, metavar="ADDRESS|@FQDN",
                       help="this gateway, by its address (default: the configuration's first) or, where we have no say "
                            "in our reverse zone, by the name that it gives as initiator")
     show.add_argument("--type", action="append", choices=RECORD_TYPES, dest="types",
                       help="print these records only (default: all)")
-    show.add_argument("hosts", type=_address, nargs="*", metavar="HOST", help="a host behind this gateway")
+    show.add_argument("hosts", type=address, nargs="*", metavar="HOST", help="a host behind this gateway")
     show.set_defaults(carry_out=_records)
     return parser
-
-
-def _address(text: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
-
-
-def _gateway(text: str) -> Address | str:
-    try:
-        return gateway_name(text[1:]) if text.startswith("@") else _address(text)
-    except MalformedRecordError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _ask(command: str, as_text: Callable[[dict[str, Any]], str]) -> Callable[[argparse.Namespace], int]:
-    def carry_out(options: argparse.Namespace) -> int:
-        question = {"command": command}
-        if "source" in options:
-            question |= {"source": str(options.source), "destination": str(options.destination)}
-        answer = ask(options.control or config.load(options.config).control_socket, question)
-        print(json.dumps(answer, indent=2) if options.json else as_text(answer))
-        return DONE
-    return carry_out
 
 
 def _dns(options: argparse.Namespace) -> int:
@@ -144,20 +106,19 @@ def _dns(options: argparse.Namespace) -> int:
     try:
         if options.alone:
             raise NoDaemonError
-        answer = ask(options.control or config.load(options.config).control_socket, question, ANSWER_OF_DNS_WITHIN)
+        answer = ask(live.control(options), question, ANSWER_OF_DNS_WITHIN)
     except NoDaemonError:
         answer = look_up_alone(options.config, question)
         if not (options.alone or options.json):
             print("(no daemon answers: this is what one would see)", file=sys.stderr)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(json.dumps(answer, indent=2) if options.json else dns_text.dns(answer, colour))
+    live.show(options, answer, dns_text.dns)
     doubtful = any(look_up["status"] in ("bogus", "indeterminate") for look_up in answer["lookups"])
     return REFUSED if doubtful else DONE
 
 
 def _key_log(options: argparse.Namespace) -> int:
     question = {"command": "keylog", "seconds": options.seconds}
-    answer = ask(options.control or config.load(options.config).control_socket, question)
+    answer = ask(live.control(options), question)
     print(json.dumps(answer, indent=2) if options.json else
           f"keys are {'' if answer['on'] else 'not '}written to {answer['directory']}")
     return DONE
@@ -176,11 +137,11 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _records(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
-    gateway = options.gateway or next(iter(settings.addresses), None)
-    if gateway is None:
+    own = options.gateway or next(iter(settings.addresses), None)
+    if own is None:
         raise CommandError("the configuration names no address; say --gateway ADDRESS")
     key = key_pair.public_key(key_pair.load(settings.private_key))
-    print("\n".join(records(gateway, options.hosts, key, options.types or RECORD_TYPES)))
+    print("\n".join(records(own, options.hosts, key, options.types or RECORD_TYPES)))
     return DONE
 
 

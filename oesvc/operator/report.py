@@ -1,5 +1,6 @@
 """What the daemon knows of itself and its flows, as plain values for JSON."""
 
+from collections import Counter
 from typing import Any
 
 from oesvc.daemon import KeyingDaemon
@@ -9,6 +10,7 @@ from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Party
 from oesvc.oe.connection import Connection
 from oesvc.oe.machine import State
+from oesvc.operator.trust import trust_levels
 from oesvc.timeline import render
 
 SCHEMA = 1
@@ -29,10 +31,14 @@ OUTCOMES = {
 def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
     """How many flows there are in each state, how many tunnels, and how much of each budget is used."""
     states = {state.value: 0 for state in State}
+    clear: Counter[str] = Counter()
     for connection in daemon.connections:
         states[connection.state.value] += 1
+        if connection.forwarding is ForwardingPolicy.PASS:
+            clear[connection.reason.because.value] += 1
     return {"schema": SCHEMA, "version": version, "flows": {name: n for name, n in states.items() if n},
-            "tunnels": len(daemon.tunnels), "ike": daemon.engine.counters(),
+            "tunnels": len(daemon.tunnels), "peers": len({tunnel.peer for tunnel in daemon.tunnels}),
+            "trust": trust_levels(daemon), "clear": dict(clear), "ike": daemon.engine.counters(),
             "budgets": {name: {"used": used, "limit": limit, "refused": refused}
                         for name, (used, limit, refused) in bounds(daemon, now).items()}}
 

@@ -1,18 +1,29 @@
 """The daemon's answers as text for people. Knows nothing but the answers, so that the command starts quickly."""
 
+from collections.abc import Sequence
 from typing import Any
+
+from oesvc.operator.colours import BOLD, GREEN, RED, YELLOW, painter
 
 NEAR = 0.8
 "Share of a budget that is worth a line once it is used."
 NONEXISTENT = "nonexistent"
 "Of a flow without a connection; RFC 4322 section 3.2.1."
+OUTCOME_COLOURS = {"is encrypted": GREEN, "goes in clear": YELLOW, "is denied": RED}
+TRUST_COLOURS = {"proved by DNSSEC": GREEN}
+STEP_MARKS = {True: ("ok", GREEN), False: ("no", RED), None: ("--", "")}
+UNITS = ("octets", "kB", "MB", "GB", "TB")
 
 
-def status(answer: dict[str, Any]) -> str:
+def status(answer: dict[str, Any], colour: bool = False) -> str:
+    paint = painter(colour)
     counts = ", ".join(f"{n} {state}" for state, n in answer["flows"].items()) or "none"
-    lines = [f"oegw {answer['version']} runs", f"flows:   {counts}", f"tunnels: {answer['tunnels']}",
-             *(_budget(name, budget) for name, budget in answer["budgets"].items()
-               if budget["refused"] or budget["used"] >= NEAR * budget["limit"])]
+    lines = [paint(f"oegw {answer['version']} runs", BOLD), f"flows:   {counts}",
+             f"tunnels: {answer['tunnels']}" + (f" with {answer['peers']} peers" if answer["peers"] else "")]
+    lines += [f"trust:   {n} {paint(level, TRUST_COLOURS.get(level, YELLOW))}" for level, n in answer["trust"].items()]
+    lines += [f"clear:   {n} because {why}" for why, n in answer["clear"].items()]
+    lines += [paint(_budget(name, budget), YELLOW) for name, budget in answer["budgets"].items()
+              if budget["refused"] or budget["used"] >= NEAR * budget["limit"]]
     return "\n".join(lines)
 
 
@@ -21,22 +32,51 @@ def _budget(name: str, budget: dict[str, int]) -> str:
     return f"budget:  {budget['used']} of {name} = {budget['limit']} are used{refused}"
 
 
-def flows(answer: dict[str, Any]) -> str:
-    rows = [("SOURCE", "DESTINATION", "STATE", "BECAUSE")]
-    rows += [(f["source"], f["destination"], f["state"], f["reason"]) for f in answer["flows"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
-                     for row in rows)
+def flows(answer: dict[str, Any], colour: bool = False) -> str:
+    return table(("SOURCE", "DESTINATION", "STATE", "BECAUSE"),
+                 [(f["source"], f["destination"], f["state"], f["reason"]) for f in answer["flows"]])
 
 
-def why(answer: dict[str, Any]) -> str:
+def sas(answer: dict[str, Any], colour: bool = False) -> str:
+    return table(("SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION"),
+                 [(sa["spi"], sa["way"], sa["source"], sa["destination"], sa["from"], sa["to"], amount(sa["octets"]),
+                   sa["protection"]) for sa in answer["sas"]])
+
+
+def peers(answer: dict[str, Any], colour: bool = False) -> str:
+    return table(("PEER", "PROVED TO BE", "TUNNELS", "NEGOTIATING", "PROTECTION", "TRUST"),
+                 [(peer["peer"], ", ".join(peer["identities"]) or "-", str(peer["tunnels"]), str(peer["negotiating"]),
+                   ", ".join(peer["protection"]) or "-",
+                   ", ".join(f"{n} {level}" for level, n in peer["trust"].items()) or "-") for peer in answer["peers"]])
+
+
+def amount(octets: int | None) -> str:
+    """With three digits or less before the point; a question mark where it is not known."""
+    if octets is None:
+        return "?"
+    number, unit = float(octets), 0
+    while number >= 1000 and unit < len(UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.1f} {UNITS[unit]}" if unit else f"{octets} {UNITS[0]}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be; the last as it is."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header) - 1)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
+                     for row in (header, *rows))
+
+
+def why(answer: dict[str, Any], colour: bool = False) -> str:
     """The verdict, the policy line, then what happened in its order."""
+    paint = painter(colour)
     flow = f"{answer['source']} -> {answer['destination']}"
     if answer["state"] == NONEXISTENT:
         lines = [f"{flow} has no state: no datagram of it was seen, or it was idle and forgotten.",
                  f"  policy   {answer['policy']}"]
     else:
-        lines = [f"{flow} {answer['outcome']}: {answer['reason']}",
+        outcome = paint(answer["outcome"], OUTCOME_COLOURS.get(answer["outcome"], ""))
+        lines = [f"{flow} {outcome}: {answer['reason']}",
                  f"  policy   {answer['policy']}",
                  f"  state    {answer['state']}{_next_look(answer['looked_at_again_in'])}"]
         if answer["gateways"]:
@@ -48,7 +88,30 @@ def why(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def timeline(answer: dict[str, Any]) -> str:
+def probe(answer: dict[str, Any], colour: bool = False) -> str:
+    """A line for each step; of the one that failed, and of the result, all that is known."""
+    paint = painter(colour)
+    lines = [f"{answer['source']} -> {answer['destination']}"
+             + (": a tunnel stands already" if answer["stood_before"] else "")]
+    for step in answer["steps"]:
+        mark, code = STEP_MARKS[step["well"]]
+        lines.append(f"  {paint(mark, code)}  {step['step']:<10}  {step['text']}")
+    return "\n".join(lines)
+
+
+def drop(answer: dict[str, Any], colour: bool = False) -> str:
+    flow = f"{answer['source']} -> {answer['destination']}"
+    return f"{flow} is forgotten; its next datagram is decided anew" if answer["dropped"] else \
+        f"there is no state of {flow}"
+
+
+def happened(answer: dict[str, Any], colour: bool = False) -> str:
+    """One line of `oegw monitor`."""
+    missed = f"({answer['missed']} things happened too fast to be shown)\n" if answer["missed"] else ""
+    return f"{missed}{answer['source']} -> {answer['destination']}: {answer['text']}"
+
+
+def timeline(answer: dict[str, Any], colour: bool = False) -> str:
     return str(answer["text"]) or f"nothing is known of {answer['source']} -> {answer['destination']}"
 
 

@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -13,15 +15,20 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from oesvc.discovery import IPSECKEY, TXT
+from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
 from oesvc.dns.name import reverse_name
+from oesvc.ike import events as ike
+from oesvc.ike.failures import KeyingFailure
+from oesvc.ike.identity import AddressIdentity
+from oesvc.ipsec.flow import Flow
+from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
-from tests.oe.parts import ALICE, BOB, KEY, PARANOID, SG_B
+from tests.oe.parts import ALICE, BOB, KEY, PARANOID, SG_A, SG_B
 from tests.oe.test_authorization import strings
 from tests.oe.test_connections import table
-from tests.test_daemon import FLOW, World
+from tests.test_daemon import FLOW, IN, OUT, World
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def ask(world, **question):
 
 
 @pytest.mark.parametrize("line, complaint", [
-    (b"hello", "not JSON"), (b"[]", "one of status, flows, why, timeline, dns"),
+    (b"hello", "not JSON"), (b"[]", "one of status, flows, why, timeline, sas, peers, drop"),
     (b'{"command": "rm"}', "one of status"),
     (b'{"command": "why"}', "no flow: 'None'"), (b'{"command": "why", "source": "::1", "destination": "1.2.3.4"}',
                                                  "different address families"), (b"\xff", "not JSON")])
@@ -246,3 +253,122 @@ def test_keys_and_records_on_an_empty_machine(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main.main(["records", "--config", str(file), "--gateway", "@gw"])
     assert "no @FQDN" in capsys.readouterr().err
+
+
+def test_status_tells_the_trust_of_tunnels_and_why_flows_are_clear(world):
+    world.keyed()
+    world.resolver.answers.clear()
+    world.daemon.acquired(Flow(ALICE, ip_address("192.3.0.1")))
+    answer = ask(world, command="status")
+    assert (answer["peers"], answer["trust"]) == (1, {"proved by DNSSEC": 1})
+    assert answer["clear"] == {"the destination publishes no delegation record": 1}
+    assert "1 proved by DNSSEC" in text.status(answer) and "1 because the destination publishes" in text.status(answer)
+
+
+def test_tunnel_by_an_unsigned_record_is_not_called_proved(world):
+    name = reverse_name(BOB)
+    world.resolver.answers[name, TXT] = replace(world.resolver.answers[name, TXT], status=SecurityStatus.INSECURE)
+    world.daemon.discovery = Discovery(world.resolver, DnssecPolicy.OFF, lambda: 0.5)
+    world.keyed()
+    assert ask(world, command="status")["trust"] == {"unsigned DNS": 1}
+    (peer,) = ask(world, command="peers")["peers"]
+    assert peer["trust"] == {"unsigned DNS": 1}
+
+
+def test_sas_and_peers_are_listed(world):
+    world.keyed()
+    told = text.sas(ask(world, command="sas")).splitlines()
+    assert told[0].split() == ["SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION"]
+    assert told[1].split()[:2] == ["0x00002000", "in"] and "8.2 MB" in told[1] and "aes-gcm-128" in told[1]
+    assert told[2].split()[:2] == ["0x00001000", "out"]
+    (peer,) = ask(world, command="peers")["peers"]
+    assert (peer["peer"], peer["identities"], peer["tunnels"]) == (str(SG_B), [str(SG_B)], 1)
+    assert "1 proved by DNSSEC" in text.peers({"peers": [peer]})
+
+
+def test_dropped_flow_is_decided_anew(world):
+    world.keyed()
+    world.since()
+    flow = {"source": str(ALICE), "destination": str(BOB)}
+    answer = ask(world, command="drop", **flow)
+    assert answer["dropped"] and "decided anew" in text.drop(answer)
+    assert world.since() == [("forget", str(FLOW)), ("delete_tunnel", 1)]
+    assert not ask(world, command="drop", **flow)["dropped"]
+    world.daemon.acquired(FLOW)
+    assert world.connection().state.value == "pending OE"
+
+
+def probed(world, **question):
+    """The answer to a probe, the keying done as soon as it begins."""
+    inspector = SlowInspector()
+    transport = connected(world, inspector)
+    transport.protocol.dataReceived(json.dumps({"command": "probe", **question}).encode() + b"\n")
+    if inspector.waiting:
+        decision = {"class": "OE-paranoid", "policy": "192.2.0.0/24 is OE-paranoid", "reason": "found", "gateways": [
+            {"gateway": str(SG_B), "precedence": 10, "keys": []}]}
+        inspector.waiting[0].callback({"decision": decision, "lookups": [
+            {"type": "TXT", "kind": "data", "status": "secure", "reason": "because"}]})
+    return transport
+
+
+def test_probe_tries_now_and_tells_each_step(world):
+    transport = probed(world, destination=str(BOB), source=str(ALICE))
+    assert transport.value() == b"" and world.connection().state.value == "pending OE"
+    world.says(ike.MessageSeen(ike.Way.SENT, "main mode 1", SG_A, SG_B, FLOW, False))
+    world.says(ike.MessageSeen(ike.Way.SENT, "quick mode 1", SG_A, SG_B, FLOW, True))
+    world.says(ike.SasReady(1, FLOW, (IN, OUT)), ike.TunnelUp(1, FLOW, SG_A, SG_B, AddressIdentity(SG_B)))
+    answer = json.loads(transport.value())["answer"]
+    assert [(one["step"], one["well"]) for one in answer["steps"]] == [
+        (step, True) for step in ("policy", "DNS", "DNSSEC", "delegation", "phase 1", "phase 2", "result")]
+    assert "quick mode, messages 1 of 3" in text.probe(answer)
+    assert not world.daemon.journal.listeners
+    assert "a tunnel stands already" in text.probe(json.loads(probed(
+        world, destination=str(BOB), source=str(ALICE)).value())["answer"])
+
+
+def test_probe_shows_where_it_failed_and_decides_anew_the_next_time(world):
+    transport = probed(world, destination=str(BOB), source=str(ALICE))
+    world.says(ike.TunnelFailed(1, FLOW, SG_B, KeyingFailure.PEER_SILENT, "no answer in 8 s"))
+    answer = json.loads(transport.value())["answer"]
+    assert [one["well"] for one in answer["steps"]][4:] == [False, None, False]
+    assert "is denied: no gateway of the destination answered" in text.probe(answer)
+    transport = probed(world, destination=str(BOB), source=str(ALICE))
+    assert transport.value() == b"" and world.connection().state.value == "pending OE"
+
+
+@pytest.mark.parametrize("question, complaint", [
+    ({"destination": "nobody"}, "nothing to try"), ({"destination": str(BOB), "source": "192.9.9.9"}, "nor among"),
+    ({"destination": str(ALICE), "source": str(ALICE)}, "on this side")])
+def test_probe_of_what_is_not_ours_is_refused(world, question, complaint):
+    assert complaint in json.loads(probed(world, **question).value())["error"]
+
+
+def test_monitor_tells_what_happens_until_the_client_goes(world):
+    transport = connected(world, SlowInspector())
+    transport.protocol.dataReceived(b'{"command": "monitor"}\n')
+    world.daemon.acquired(FLOW)
+    told = [json.loads(line)["answer"]["text"] for line in transport.value().splitlines()]
+    assert told[0] == "a datagram of a flow without policy is held" and told[-1].startswith("pending OE")
+    transport.clear()
+    transport.producer.pauseProducing()
+    world.says(ike.MessageSeen(ike.Way.SENT, "main mode 1", SG_A, SG_B, FLOW, False))
+    transport.producer.resumeProducing()
+    world.says(ike.MessageSeen(ike.Way.RECEIVED, "main mode 2", SG_A, SG_B, FLOW, False))
+    answer = json.loads(transport.value())["answer"]
+    assert (answer["text"], answer["missed"]) == ("received main mode 2", 1)
+    assert "1 things happened too fast" in text.happened(answer)
+    transport.producer.stopProducing()
+    assert not world.daemon.journal.listeners
+
+
+@pytest.mark.parametrize("octets, written", [
+    (0, "0 octets"), (999, "999 octets"), (1000, "1.0 kB"), (1234567, "1.2 MB"), (None, "?"),
+    (5 * 10**15, "5000.0 TB")])
+def test_amounts_are_easily_read(octets, written):
+    assert text.amount(octets) == written
+
+
+def test_colours_are_for_terminals_only(world, served, capsys):
+    assert "\x1b[" in text.status(ask(world, command="status"), True)
+    assert main.main(["status", "--control", str(served)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
