@@ -141,15 +141,18 @@ class Discovery:
     async def _look_up_all(self, name: Name, rdtypes: Sequence[RecordType], note: Note,
                            client: Address | None) -> list[Answer]:
         """All at the same time."""
-        return await gatherResults([Deferred.fromCoroutine(self._look_up(name, rdtype, note, client))
-                                    for rdtype in rdtypes])
+        asked = [self._look_up(name, rdtype, note, client) for rdtype in rdtypes]
+        return [await each for each in asked]
 
-    async def _look_up(self, name: Name, rdtype: RecordType, note: Note, client: Address | None) -> Answer:
+    def _look_up(self, name: Name, rdtype: RecordType, note: Note, client: Address | None) -> "Deferred[Answer]":
         question = f"{rdtype.name} {name_text(name)}"
         note(Asked(question))
-        answer = await self._resolver.look_up(name, rdtype, client)
-        note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
-        return answer
+
+        def replied(answer: Answer) -> Answer:
+            note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
+            return answer
+
+        return self._resolver.look_up(name, rdtype, client).addCallback(replied)
 
 
 def _name(identity: Identity) -> Name:

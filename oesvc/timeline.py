@@ -1,6 +1,7 @@
 """The time line of a negotiation, in the shape of RFC 4322 section 11.2."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from oesvc.discovery import Asked, Replied
 from oesvc.ike.events import MessageSeen, Way
@@ -22,11 +23,15 @@ OFFSETS = (2, 16, 27, 38, 52)
 WIDTH = OFFSETS[-1] + 6
 
 
+_arrow = cache(Arrow)
+"There are few different ones, in very many entries."
+
+
 def arrow_of_message(event: MessageSeen) -> Arrow:
     """The arrow of an IKE message."""
     ends = (Party.GATEWAY, Party.PEER) if event.way is Way.SENT else (Party.PEER, Party.GATEWAY)
     ink = Ink.ENCRYPTED_IKE if event.encrypted else Ink.CLEAR_IKE
-    return Arrow(MESSAGE_STEPS.get(event.name, ""), ink, *ends)
+    return _arrow(MESSAGE_STEPS.get(event.name, ""), ink, *ends)
 
 
 def arrow_of_question(happened: Asked | Replied, responder: bool) -> Arrow:
@@ -34,8 +39,8 @@ def arrow_of_question(happened: Asked | Replied, responder: bool) -> Arrow:
     rdtype = happened.question.partition(" ")[0]
     asked, answered = QUESTION_STEPS.get((rdtype, responder), ("", ""))
     if isinstance(happened, Asked):
-        return Arrow(asked, Ink.CLEAR, Party.GATEWAY, Party.DNS)
-    return Arrow(answered, Ink.CLEAR, Party.DNS, Party.GATEWAY)
+        return _arrow(asked, Ink.CLEAR, Party.GATEWAY, Party.DNS)
+    return _arrow(answered, Ink.CLEAR, Party.DNS, Party.GATEWAY)
 
 
 def render(entries: Sequence[Entry], names: dict[Party, str]) -> str:

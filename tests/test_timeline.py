@@ -5,7 +5,7 @@ import pytest
 from oesvc.discovery import Asked, Replied
 from oesvc.ike.events import MessageSeen, Way
 from oesvc.ipsec.flow import Flow
-from oesvc.journal import ENTRIES_PER_FLOW, OTHER_FLOWS, PEERS, Arrow, Entry, Ink, Journal, Party
+from oesvc.journal import ENTRIES_PER_FLOW, LIVE_OCTETS, OTHER_FLOWS, PEERS, Arrow, Entry, Ink, Journal, Party
 from oesvc.timeline import arrow_of_message, arrow_of_question, render
 from tests.oe.parts import ALICE, BOB, FLOW, SG_A, SG_B
 
@@ -88,3 +88,19 @@ def test_what_a_peer_did_is_adopted_by_the_flow_it_turns_out_to_be_for():
     journal.adopt(FLOW, SG_B)
     journal.adopt(Flow(ALICE, SG_B), SG_B)
     assert [entry.text for entry in journal.entries(FLOW)] == ["main mode 1"]
+
+
+def test_the_stories_of_flows_with_a_connection_share_so_much_memory_and_the_one_told_last_stays():
+    journal = Journal()
+    text = "x" * 100_000
+    flows = [Flow(ALICE, BOB + number) for number in range(2 * LIVE_OCTETS // len(text))]
+    for number, flow in enumerate(flows):
+        journal.begin(flow)
+        journal.note(flow, Entry(float(number), text))
+        journal.note(flows[0], Entry(float(number), ""))
+    kept = [flow for flow in flows if journal.entries(flow)]
+    assert LIVE_OCTETS * 0.9 < (len(kept) - 1) * len(text) < LIVE_OCTETS
+    assert kept == [flows[0], *flows[1 - len(kept):]]
+    for flow in flows:
+        journal.end(flow)
+    assert journal._octets == 0

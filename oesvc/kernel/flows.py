@@ -1,10 +1,12 @@
 """What the kernel holds for each flow: our side's record of it."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
@@ -13,11 +15,18 @@ from oesvc.kernel.spd import Template
 
 SaKey = tuple[int, Address]
 "SPI and outer destination: what tells one SA from another."
+Job = Callable[..., "Deferred[Any]"]
+
+NO_INGRESS: Mapping[Direction, Template] = MappingProxyType({})
+NO_SAS: frozenset[SaKey] = frozenset()
 
 
 @dataclass(slots=True)
 class FlowEntry:
-    """One flow (our outbound direction) and what stands in the kernel for it."""
+    """One flow (our outbound direction) and what stands in the kernel for it.
+
+    There are hundreds of thousands of them, nearly all without a tunnel: those share the empty values.
+    """
 
     flow: Flow
     reqid: int
@@ -27,12 +36,16 @@ class FlowEntry:
     "Its tunnel while it is encrypted."
     outbound_policy: bool = False
     "Whether the SPD has our outbound policy of this flow."
-    ingress: dict[Direction, Template] = field(default_factory=dict)
+    ingress: Mapping[Direction, Template] = field(default_factory=lambda: NO_INGRESS)
     "What its ingress policies demand, those that there are."
-    inbound: set[SaKey] = field(default_factory=set)
-    outbound: set[SaKey] = field(default_factory=set)
-    lock: DeferredLock = field(default_factory=DeferredLock)
+    inbound: frozenset[SaKey] = NO_SAS
+    outbound: frozenset[SaKey] = NO_SAS
     jobs: int = 0
+    "Under way, and waiting for their turn."
+
+    @property
+    def sas(self) -> frozenset[SaKey]:
+        return self.inbound | self.outbound
 
     @property
     def empty(self) -> bool:
@@ -45,6 +58,7 @@ class FlowTable:
     def __init__(self) -> None:
         self._entries: dict[Flow, FlowEntry] = {}
         self._by_reqid: dict[int, FlowEntry] = {}
+        self._waiting: dict[Flow, deque[Callable[[], None]]] = {}
         self._next = FLOW_REQIDS.start
 
     def get(self, flow: Flow) -> FlowEntry | None:
@@ -57,11 +71,16 @@ class FlowTable:
     def by_reqid(self, reqid: int) -> FlowEntry | None:
         return self._by_reqid.get(reqid)
 
-    def run(self, flow: Flow, job: "Callable[..., Deferred[Any]]", *args: Any) -> "Deferred[Any]":
+    def run(self, flow: Flow, job: Job, *args: Any) -> "Deferred[Any]":
         """Run job(entry, *args) when all former jobs of the same flow are done."""
         entry = self._entries.get(flow) or self._create(flow)
         entry.jobs += 1
-        return entry.lock.run(job, entry, *args).addBoth(self._done, entry)
+        if entry.jobs == 1:
+            return maybeDeferred(job, entry, *args).addBoth(self._done, entry)
+        turn: Deferred[None] = Deferred()
+        turn.addCallback(lambda _: job(entry, *args))
+        self._waiting.setdefault(flow, deque()).append(lambda: turn.callback(None))
+        return turn.addBoth(self._done, entry)
 
     def _create(self, flow: Flow) -> FlowEntry:
         while self._next in self._by_reqid:
@@ -79,6 +98,11 @@ class FlowTable:
 
     def _done(self, result: Any, entry: FlowEntry) -> Any:
         entry.jobs -= 1
-        if entry.empty:
+        if waiting := self._waiting.get(entry.flow):
+            begin = waiting.popleft()
+            if not waiting:
+                del self._waiting[entry.flow]
+            begin()
+        elif entry.empty:
             del self._entries[entry.flow], self._by_reqid[entry.reqid]
         return result

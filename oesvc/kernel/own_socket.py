@@ -5,8 +5,8 @@ import socket
 
 from oesvc.interfaces import PlaneError
 from oesvc.kernel.constants import IP_XFRM_POLICY, IPV6_XFRM_POLICY, UDP_ENCAP, UDP_ENCAP_ESPINUDP, Direction
-from oesvc.kernel.spd import EVERYWHERE, VERSION, Policy, Selector, encode, policy_fields
-from oesvc.kernel.structs import PolicyMessage
+from oesvc.kernel.spd import EVERYWHERE, VERSION, Policy, Selector, policy_fields
+from oesvc.kernel.structs import PolicyMessage, encode
 
 OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, IP_XFRM_POLICY),
            socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_XFRM_POLICY)}
@@ -15,7 +15,7 @@ OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, IP_XFRM_POLICY),
 def bypass(direction: Direction, version: int) -> bytes:
     """struct xfrm_userpolicy_info of a policy that lets everything pass."""
     everything = Selector(EVERYWHERE[version], EVERYWHERE[version])
-    return encode(PolicyMessage(), policy_fields(Policy(direction, everything, 0)), [])
+    return encode(PolicyMessage, policy_fields(Policy(direction, everything, 0)))
 
 
 def exempt_socket(sock: socket.socket, mark: int) -> None:

@@ -9,7 +9,7 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
-from oesvc.kernel.flows import FlowEntry, SaKey
+from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
 from oesvc.kernel.netlink import Message
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.spd import (
@@ -46,9 +46,11 @@ class SaJobs:
                 if not inbound and sa.flow != entry.flow:
                     raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
                 yield self._put(add_sa(sa, entry.reqid, inbound))
-                (entry.inbound if inbound else entry.outbound).add((sa.spi, sa.destination))
                 added.append(sa)
-                if inbound:
+                if not inbound:
+                    entry.outbound |= {(sa.spi, sa.destination)}
+                else:
+                    entry.inbound |= {(sa.spi, sa.destination)}
                     yield from self._put_ingress(entry, Template(entry.reqid, Flow(sa.source, sa.destination)))
         except PlaneError:
             yield self.remove(entry, added)
@@ -58,14 +60,14 @@ class SaJobs:
         for policy in ingress_policies(entry.flow, template):
             if entry.ingress.get(policy.direction) != template:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
-                entry.ingress[policy.direction] = template
+                entry.ingress = {**entry.ingress, policy.direction: template}
 
     @inlineCallbacks
     def change(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
         for sa in sas:
             key = sa.spi, sa.destination
             former = [each for each in entry.outbound if sa.flow == entry.flow and each[0] == sa.spi]
-            if key in entry.inbound | entry.outbound:
+            if key in entry.sas:
                 yield self._request(change_sa(sa, entry.reqid, key in entry.inbound))
             elif former:
                 yield from self._move(entry, sa, former[0])
@@ -76,18 +78,18 @@ class SaJobs:
             state = SaMessage(message.octets)
             state.decode()
             yield self._put(succeed_sa(sa, entry.reqid, state))
-            entry.outbound.add((sa.spi, sa.destination))
+            entry.outbound |= {(sa.spi, sa.destination)}
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
             yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now, self._idle_seconds)))
             entry.template = now
         yield self._request(delete_sa(*former))
-        entry.outbound.discard(former)
+        entry.outbound -= {former}
 
     @inlineCallbacks
     def remove(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
         """The ingress policy goes last: until then nothing comes in by another way."""
-        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & (entry.inbound | entry.outbound)
+        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & entry.sas
         if keys:
             yield self._request(*(delete_sa(*key) for key in keys))
             entry.inbound -= keys
@@ -95,4 +97,4 @@ class SaJobs:
         if entry.ingress and not entry.inbound:
             back = Selector.of_flow(entry.flow.reversed())
             yield self._request(*(delete_policy(way, back) for way in entry.ingress))
-            entry.ingress.clear()
+            entry.ingress = NO_INGRESS

@@ -17,8 +17,8 @@ from oesvc.kernel.constants import (
     XfrmMessage,
 )
 from oesvc.kernel.netlink import Message, Request
-from oesvc.kernel.spd import FAMILY, Selector, address, encode
-from oesvc.kernel.structs import SaId, SaMessage
+from oesvc.kernel.spd import FAMILY, Selector, address
+from oesvc.kernel.structs import SaId, SaMessage, encode
 
 CIPHERS = {Encryption.DES3_CBC: b"cbc(des3_ede)", Encryption.AES_CBC: b"cbc(aes)",
            Encryption.AES_GCM_16: b"rfc4106(gcm(aes))"}
@@ -114,7 +114,7 @@ def _message(sa: IpsecSa, reqid: int, inbound: bool, state: Attributes | None = 
         "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
     ports: Attributes = [("XFRMA_ENCAP", {
         "type": UDP_ENCAP_ESPINUDP, "sport": sa.udp.source, "dport": sa.udp.destination, "oa": b""})] if sa.udp else []
-    return encode(SaMessage(), fields, algorithms(sa) + ports + (window if inbound else []) + (state or []))
+    return encode(SaMessage, fields, algorithms(sa) + ports + (window if inbound else []) + (state or []))
 
 
 def _in_words(sa: IpsecSa, inbound: bool) -> str:
@@ -151,8 +151,8 @@ def list_sas() -> Request:
 
 def _sa_id(spi: int, destination: Address) -> bytes:
     """struct xfrm_usersa_id."""
-    return encode(SaId(), {"daddr": destination.packed, "spi": spi, "family": FAMILY[destination.version],
-                           "proto": IPPROTO_ESP}, [])
+    return encode(SaId, {"daddr": destination.packed, "spi": spi, "family": FAMILY[destination.version],
+                           "proto": IPPROTO_ESP})
 
 
 WARM_UP = (

@@ -226,11 +226,11 @@ class LinuxForwardingPlane:
         """At the end of its last outbound SA a flow returns to hold (RFC 4322 section 3.1.5)."""
         entry = self._flows.by_reqid(event.reqid)
         key = (event.spi, event.destination)
-        if entry is None or key not in entry.inbound | entry.outbound:
+        if entry is None or key not in entry.sas:
             return
         if event.hard:
-            entry.inbound.discard(key)
-            entry.outbound.discard(key)
+            entry.inbound -= {key}
+            entry.outbound -= {key}
             if not entry.outbound and entry.policy is ForwardingPolicy.ENCRYPT:
                 self._back_to_hold(entry.flow)
         listener.sa_expired(entry.flow, event.spi, event.hard)
@@ -238,7 +238,7 @@ class LinuxForwardingPlane:
     @inlineCallbacks
     def _look_for_sas(self, entry: FlowEntry, listener: PlaneListener) -> Job:
         """Some are gone without a word where that was lost, or somebody flushed the SAD; but new ones may be there."""
-        for key in entry.outbound.copy():
+        for key in entry.outbound:
             if not (yield self._xfrm.request(get_sa(*key))):
                 self._sa_expired(SaExpired(*key, entry.reqid, hard=True), listener)
 

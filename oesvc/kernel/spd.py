@@ -21,8 +21,8 @@ from oesvc.kernel.constants import (
     Priority,
     XfrmMessage,
 )
-from oesvc.kernel.netlink import HEADER, Message, Request
-from oesvc.kernel.structs import PolicyId, PolicyMessage
+from oesvc.kernel.netlink import Message, Request
+from oesvc.kernel.structs import PolicyId, PolicyMessage, encode
 
 Network = IPv4Network | IPv6Network
 
@@ -123,14 +123,6 @@ def template_fields(template: Template, version: int) -> dict[str, Any]:
         "aalgos": 0xFFFFFFFF, "ealgos": 0xFFFFFFFF, "calgos": 0xFFFFFFFF}
 
 
-def encode(message: Any, fields: dict[str, Any], attrs: list[tuple[str, dict[str, Any]]]) -> bytes:
-    """The body of a message declared on nlmsg, without its netlink header."""
-    message.update(fields)
-    message["attrs"] = attrs
-    message.encode()
-    return bytes(message.data[HEADER.size:])
-
-
 def create_policy(policy: Policy) -> Request:
     """Create the policy; refused where the SPD has one of this selector and direction, of whatever priority."""
     return _policy_request(XfrmMessage.NEWPOLICY, policy)
@@ -145,20 +137,20 @@ def _policy_request(kind: XfrmMessage, policy: Policy) -> Request:
     attrs = [("XFRMA_TMPL", template_fields(policy.template, policy.selector.source.version))] \
         if policy.template else []
     deed = "block" if policy.action == XFRM_POLICY_BLOCK else "protect" if policy.template else "pass"
-    return Request(kind, encode(PolicyMessage(), policy_fields(policy), attrs),
+    return Request(kind, encode(PolicyMessage, policy_fields(policy), attrs),
                    f"put a policy ({policy.direction.name.lower()}, {deed}) for {policy.selector}")
 
 
 def delete_policy(direction: Direction, selector: Selector) -> Request:
     """Delete the policy, if there is one."""
-    return Request(XfrmMessage.DELPOLICY, encode(PolicyId(), selector.fields() | {"dir": direction}, []),
+    return Request(XfrmMessage.DELPOLICY, encode(PolicyId, selector.fields() | {"dir": direction}),
                    f"delete the policy ({direction.name.lower()}) for {selector}",
                    tolerates=frozenset({errno.ENOENT}))
 
 
 def get_policy(direction: Direction, selector: Selector) -> Request:
     """Ask for the policy; no reply if there is none."""
-    return Request(XfrmMessage.GETPOLICY, encode(PolicyId(), selector.fields() | {"dir": direction}, []),
+    return Request(XfrmMessage.GETPOLICY, encode(PolicyId, selector.fields() | {"dir": direction}),
                    f"get the policy ({direction.name.lower()}) for {selector}",
                    tolerates=frozenset({errno.ENOENT}))
 
