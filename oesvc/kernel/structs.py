@@ -153,7 +153,7 @@ def encode(message: type[XfrmAttributes], fields: Mapping[str, Any],
         for name, values in attrs for kind, structure in (_attributes()[name],))
 
 
-def _pack(structure: type[nlmsg] | type[nla], values: Mapping[str, Any]) -> bytes:
+def _pack(structure: Any, values: Mapping[str, Any]) -> bytes:
     layout, fields, rest = _layout(structure)
     packed = layout.pack(*[change(values.get(name, nothing)) if change else values.get(name, nothing)
                            for name, nothing, change in fields])
@@ -161,7 +161,7 @@ def _pack(structure: type[nlmsg] | type[nla], values: Mapping[str, Any]) -> byte
 
 
 @cache
-def _layout(structure: type[nlmsg] | type[nla]) -> tuple[struct.Struct, list[tuple[str, Any, Any]], str]:
+def _layout(structure: Any) -> tuple[struct.Struct, list[tuple[str, Any, Any]], str]:
     """How it is packed: its fields but padding, each with its zero and what puts it in order; the name of the rest."""
     fixed = [(name, form) for name, form in structure.fields if form != "s"]
     layout = struct.Struct("=" + "".join(form.removeprefix(">") for _, form in fixed))
