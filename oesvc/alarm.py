@@ -23,6 +23,10 @@ class Alarm:
             self._at = deadline
             self._call = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), self._fire)
 
+    @property
+    def is_set(self) -> bool:
+        return self._at is not None
+
     def stop(self) -> None:
         self._at = None
         if self._call is not None and self._call.active():

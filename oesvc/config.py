@@ -18,6 +18,7 @@ from oesvc.ipsec.flow import Address
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass, Network, PolicyLine
+from oesvc.oe.paths import Choice
 
 DEFAULT_FILE = Path("/etc/oegw/oegw.conf")
 
@@ -61,6 +62,8 @@ class Config:
     inside: tuple[str, ...]
     max_flows: int
     icmp_on_deny: bool
+    multi_homing: Choice
+    "Which of several gateways of a host is sent to (RFC 4322 section 8)."
     max_held: int
     "Datagrams."
     metrics: tuple[Address, int] | Path | None
@@ -117,6 +120,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "inside"):          (read.words(read.interface), ""),
     ("gateway", "max-flows"):       (read.between(int, 100, 250_000, ""), "200000"),
     ("gateway", "icmp-on-deny"):    (read.choice(YES_NO), "no"),
+    ("gateway", "multi-homing"):    (read.one_of(Choice), "last-keyed"),
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
     ("gateway", "metrics"):         (read.optional(read.loopback), ""),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
@@ -190,6 +194,7 @@ def load(file: Path) -> Config:
         inside=values["gateway", "inside"],
         max_flows=values["gateway", "max-flows"],
         icmp_on_deny=values["gateway", "icmp-on-deny"],
+        multi_homing=values["gateway", "multi-homing"],
         max_held=values["gateway", "max-held"],
         metrics=values["gateway", "metrics"],
         private_key=values["ike", "private-key"],

@@ -19,11 +19,13 @@ from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Arrow, Ink, Journal, Party
 from oesvc.keying import Keying
 from oesvc.keylog import KeyLog
+from oesvc.multihoming import Multihoming
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
+from oesvc.oe.paths import Choice
 from oesvc.statistics import Statistics
 from oesvc.tunnels import Tunnels
 
@@ -39,10 +41,11 @@ class KeyingDaemon:
     def __init__(self, *, connections: Connections, discovery: Discovery, plane: ForwardingPlane, engine: KeyingEngine,
                  journal: Journal, clock: Clock, unix_time: Callable[[], float],
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
-                 is_ours: Callable[[Address], bool],
+                 is_ours: Callable[[Address], bool], choice: Choice = Choice.LAST_KEYED,
                  calculate: Callable[[ike.Job], "Deferred[Any]"] = maybeDeferred,
                  key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
+        `choice` is among several gateways of a host (section 8);
         `calculate` does a job, in a thread where there are some; `key_directory` is for Wireshark's files.
         """
         self.connections = connections
@@ -63,6 +66,7 @@ class KeyingDaemon:
             engine=engine, discovery=discovery, plane=plane, connections=connections, tunnels=self.tunnels,
             notes=self.notes, key_log=self.key_log, statistics=self.statistics, clock=clock, send=send,
             is_ours=is_ours, calculate=calculate, tell=self.tell)
+        self.multihoming = Multihoming(choice, plane, self.tunnels, clock, self.tell)
 
     # What the forwarding plane reports
 
@@ -80,9 +84,14 @@ class KeyingDaemon:
         """An SA of a tunnel reached its soft or hard lifetime."""
         tunnel = self.tunnels.with_spi(flow, spi)
         connection = self.connections.get(flow)
-        if tunnel is None or connection is None or connection.tunnel != tunnel.id:
+        if tunnel is None or connection is None:
             return
-        if hard:
+        if connection.tunnel != tunnel.id:
+            # One that only receives is not renewed by us: it just runs out (3.4.1).
+            if hard:
+                connection.drop(tunnel.id)
+                self.keying.delete(tunnel.id)
+        elif hard:
             self.tell(connection, ev.HardLifetimeReached(f"the SA with SPI {spi:#010x} reached its hard lifetime"))
             self.keying.delete(tunnel.id)
         else:
@@ -98,7 +107,7 @@ class KeyingDaemon:
 
     def tell(self, connection: Connection, event: ev.Event) -> None:
         """Hand an event to a connection and do what it then asks for."""
-        before = connection.settled_state
+        before = connection.settled_state, connection.gateway
         try:
             todo = connection.handle(event, self._clock.seconds())
         except UnexpectedEventError as late:
@@ -106,13 +115,14 @@ class KeyingDaemon:
             return
         self.journal.begin(connection.flow)
         self.statistics.told(event)
-        if connection.settled_state is not before:
+        if (connection.settled_state, connection.gateway) != before:
             text = f"{connection.state.value}: {connection.reason}"
             self.notes.take(connection.flow, text)
             self.log.info("{flow}: {text}", flow=connection.flow, text=text)
         for action in todo:
             self.perform(action, connection)
         self.connections.schedule(connection)
+        self.multihoming.watch(connection)
         self._lifespans.set(self.connections.next_deadline())
 
     def _lifespans_ended(self) -> None:
@@ -169,8 +179,8 @@ class KeyingDaemon:
     @perform.register
     def _(self, action: actions.TearDown, connection: Connection) -> None:
         log_failure(self.plane.forget(connection.flow), f"{connection.flow}: removal")
-        if action.tunnel is not None:
-            self.keying.delete(ike.TunnelId(action.tunnel))
+        for tunnel in action.tunnels:
+            self.keying.delete(ike.TunnelId(tunnel))
         self.connections.forget(connection)
         self.journal.end(connection.flow)
 
@@ -178,7 +188,7 @@ class KeyingDaemon:
     def _(self, action: actions.CloseTunnel, connection: Connection) -> None:
         closing = self.tunnels.get(action.tunnel)
         if closing is not None:
-            log_failure(self.plane.remove_sas(closing.flow, closing.outbound), f"{closing.flow}: old outbound SA")
+            self.keying.take_out(closing, closing.outbound)
             self._clock.callLater(GRACE, self.keying.delete, closing.id)
 
     # From the network
@@ -194,6 +204,7 @@ class KeyingDaemon:
     def close(self) -> None:
         """Take leave of all peers (section 9.3)."""
         self._lifespans.stop()
+        self.multihoming.stop()
         self.keying.close()
 
     def _in_force(self, connection: Connection, policy: ForwardingPolicy) -> None:

@@ -22,6 +22,9 @@ DELEGATING = (TXT, IPSECKEY)
 MAX_GATEWAYS = 8
 "That are called for one host; each may cost its flow the keying time, and third parties our datagrams."
 
+MAX_SILENT = 256
+"Of the gateways that did not answer, that are remembered."
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -69,6 +72,8 @@ class Discovery:
         self._resolver = resolver
         self._policy = policy
         self._random = random
+        self._silent: dict[Address | str, None] = {}
+        "Gateways that did not answer when they were last called, the latest last."
 
     async def delegations(self, destination: Address, note: Note, client: Address | None = None) -> ev.Answered:
         """Who may be keyed with for a host: one event for its connection, all look-ups done (3.2.4)."""
@@ -80,13 +85,26 @@ class Discovery:
         found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note, client)) for d in missing])
         keys = dict(zip(missing, found, strict=True))
         complete = [replace(d, keys=keys[d].keys) if d in keys else d for d in judged.delegations]
-        usable = sorted((d for d in complete if d.keys), key=lambda d: (d.precedence, self._random()))[:MAX_GATEWAYS]
+        usable = sorted((d for d in complete if d.keys), key=self._turn)[:MAX_GATEWAYS]
         expires = min([judged.expires, *(k.expires for k in found)])
         if not usable:
             refused = found[0].refused or ev.LookUpFailed(found[0].detail, expires)
             return replace(refused, detail=f"{judged.detail}; its gateway's key: {refused.detail}", expires=expires)
         status = SecurityStatus.of_all([judged.status, *(keys[d].status for d in missing if keys[d].keys)])
         return ev.DelegationFound(judged.detail, expires, tuple(usable), status)
+
+    def was_silent(self, gateway: Address) -> None:
+        """A gateway is dead or out of reach: of several with one precedence it is called last (section 8)."""
+        self._silent.pop(gateway, None)
+        self._silent[gateway] = None
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+
+    def has_answered(self, gateway: Address) -> None:
+        self._silent.pop(gateway, None)
+
+    def _turn(self, delegation: Delegation) -> tuple[int, bool, float]:
+        return delegation.precedence, delegation.gateway in self._silent, self._random()
 
     async def keys(self, identity: Identity, note: Note, client: Address | None = None) -> Keys:
         """A gateway's keys: KEY at its name (3.3.1); where it has none, those that its name delegates to itself.

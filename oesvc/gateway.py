@@ -89,7 +89,7 @@ class GatewayService(Service):
         self.daemon = KeyingDaemon(
             connections=Connections(classes, config.lifespans, config.max_flows), discovery=discovery,
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
-            send=self._send, is_ours=self._is_ours,
+            send=self._send, is_ours=self._is_ours, choice=config.multi_homing,
             calculate=self._arithmetic.calculate,
             key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))

@@ -1,6 +1,6 @@
 """The keying engine at work: what it sends, what it says, and what the DNS and the kernel answer it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, singledispatchmethod
 from typing import Any
 
@@ -12,8 +12,9 @@ from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.identity import AddressIdentity
-from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
+from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine, Traffic
 from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.sa import IpsecSa
 from oesvc.keylog import KeyLog
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import events as ev
@@ -177,6 +178,7 @@ class Keying:
             return
         self._tunnels.settle(tunnel)
         tunnel.identity = event.identity
+        self._discovery.has_answered(event.peer)
         detail = f"with {event.peer}, which proved to be {event.identity}; {tunnel.protection}"
         self._tell(connection, ev.TunnelNegotiated(detail, event.tunnel, Flow(event.local, event.peer),
                                                   tunnel.begun_here))
@@ -201,6 +203,8 @@ class Keying:
             return
         self._notes.take(flow, failure.detail)
         log_failure(self._plane.remove_sas(flow, tunnel.sas), f"{flow}: SAs of a failed tunnel")
+        if isinstance(failure, ev.PeerSilent) and tunnel.begun_here:
+            self._discovery.was_silent(tunnel.peer)
         if connection is not None and tunnel.begun_here:
             self._tell(connection, failure)
             if connection.rekey_failed and connection.state is State.KEYED:
@@ -221,12 +225,31 @@ class Keying:
     @hear.register
     def _(self, event: ike.TunnelDeleted | ike.TunnelLost | ike.TunnelGone) -> None:
         connection = self._connections.get(event.flow)
-        if connection and connection.tunnel == event.tunnel and not isinstance(event, ike.TunnelGone):
+        if isinstance(event, ike.TunnelLost):
+            self._discovery.was_silent(event.peer)
+        if connection and connection.tunnel != event.tunnel:
+            connection.drop(event.tunnel)
+        elif connection and not isinstance(event, ike.TunnelGone):
+            lost = ev.PeerLost if isinstance(event, ike.TunnelLost) else ev.PeerDeleted
             # What the peer deletes while it proposes anew is wanted on: its flow is held until the new tunnel stands.
-            lost = ev.HardLifetimeReached if self._tunnels.is_proposed(event.flow) else ev.PeerDeleted
-            self._tell(connection, lost(event.detail))
+            wanted_on = self._tunnels.is_proposed(event.flow)
+            self._tell(connection, (ev.HardLifetimeReached if wanted_on else lost)(event.detail))
         if tunnel := self._tunnels.end(event.tunnel):
-            log_failure(self._plane.remove_sas(tunnel.flow, tunnel.sas), f"{tunnel.flow}: its SAs")
+            self.take_out(tunnel, tunnel.sas)
+
+    def take_out(self, tunnel: TunnelRecord, sas: Sequence[IpsecSa]) -> None:
+        """Remove SAs of a tunnel from the kernel, and tell how much went by them (section 3.2.8)."""
+        def tell(traffic: Traffic) -> None:
+            for sa in sas:
+                octets, datagrams = traffic.get((sa.spi, sa.destination), (0, 0))
+                if datagrams:
+                    verb = "sent" if sa.flow == tunnel.flow else "received"
+                    text = f"{verb} by the tunnel with {tunnel.peer}: {datagrams} datagrams of {octets} octets"
+                    self._notes.take(tunnel.flow, text)
+                    self.log.info("{flow}: {text}", flow=tunnel.flow, text=text)
+        counting, removing = self._plane.traffic(sas), self._plane.remove_sas(tunnel.flow, sas)
+        log_failure(counting.addCallback(tell), f"{tunnel.flow}: final counts")
+        log_failure(removing, f"{tunnel.flow}: removal of SAs")
 
     @hear.register
     def _(self, event: ike.ChannelUp) -> None:

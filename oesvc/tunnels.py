@@ -30,6 +30,10 @@ class TunnelRecord:
         return [sa for sa in self.sas if sa.flow == self.flow]
 
     @property
+    def inbound(self) -> list[IpsecSa]:
+        return [sa for sa in self.sas if sa.flow != self.flow]
+
+    @property
     def protection(self) -> str:
         """How its datagrams are protected, for people."""
         if not self.sas:

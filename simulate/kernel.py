@@ -41,6 +41,8 @@ class Policy:
 
     action: ForwardingPolicy
     used: float = 0.0
+    gateways: Flow | None = None
+    "Between which its datagrams are sent, if they are encrypted."
 
 
 @dataclass(slots=True, eq=False)
@@ -101,12 +103,17 @@ class Kernel:
             self.drops["denied"] += 1
         elif policy.action is ForwardingPolicy.PASS:
             self._transmit(packet, None)
-        elif sas := self.outbound.get(packet.flow):
-            self._transmit(packet, sas[next(reversed(sas))].sa)
+        elif installed := self._sa_for(packet.flow, policy):
+            self._transmit(packet, installed.sa)
         else:
             self.drops["no SA"] += 1
             if self.plane:
                 self.plane.acquire(packet.flow, trapped=False)
+
+    def _sa_for(self, flow: Flow, policy: Policy) -> InstalledSa | None:
+        """The newest to the policy's gateway."""
+        return next((one for one in reversed(self.outbound.get(flow, {}).values())
+                     if policy.gateways is None or one.sa.destination == policy.gateways.destination), None)
 
     def arrived(self, packet: Packet, sa: IpsecSa | None) -> bool:
         """From outside, as ESP by the peer's SA or in clear: whether it is let in (RFC 4322 section 12.1)."""

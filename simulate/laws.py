@@ -26,6 +26,10 @@ SWEEP_EVERY = 25
 NAMES = {Party.HERE: "here", Party.GATEWAY: "gateway", Party.DNS: "DNS", Party.PEER: "peer", Party.THERE: "there"}
 
 
+def _tunnels(connection: Connection | None) -> set[int]:
+    return {path.tunnel for path in connection.paths} if connection else set()
+
+
 class BrokenLawError(Exception):
     """An invariant does not hold."""
 
@@ -164,14 +168,14 @@ class Laws:
         for number, tunnel in engine.items():
             connection = daemon.connections.get(tunnel.flow)
             self.checked["no tunnel without its connection"] += 1
-            if tunnel.state is not TunnelState.UP or (connection is not None and connection.tunnel == number):
+            if tunnel.state is not TunnelState.UP or number in _tunnels(connection):
                 self._passed(process, "tunnel", number)
             else:
                 self._lasts(process, "tunnel", number, LOOSE_ENDS, f"tunnel {number} stands and nobody uses it",
                             tunnel.flow)
         for connection in daemon.connections:
-            if connection.tunnel is not None and connection.tunnel not in engine:
-                self._broken(process, connection.flow, f"its tunnel {connection.tunnel} is gone")
+            for number in _tunnels(connection) - engine.keys():
+                self._broken(process, connection.flow, f"its tunnel {number} is gone")
 
     def _check_bounds(self, process: "Process") -> None:
         self.checked["state is bounded"] += 1

@@ -163,8 +163,9 @@ class SimulatedPlane:
     def _enforce(self, entry: Entry, policy: ForwardingPolicy, gateways: Flow | None) -> None:
         if policy is ForwardingPolicy.ENCRYPT and gateways is None:
             raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
-        if entry.policy is not policy:
-            self.kernel.spd[entry.flow] = Policy(policy)
+        installed = self.kernel.spd.get(entry.flow)
+        if entry.policy is not policy or (installed and installed.gateways != gateways):
+            self.kernel.spd[entry.flow] = Policy(policy, gateways=gateways)
             self.kernel.known.add(entry.flow)
             entry.policy = policy
         self.refused.discard(entry.flow)

@@ -12,9 +12,13 @@ class FakePlane:
         self.diary = diary
         self.last_used = 0.0
         self.failure = None
+        self.carried = None
+        "Octets and datagrams by SPI; None: what is easily recognized."
+        self.sent_by = {}
 
     def install_policy(self, flow, policy, gateways=None):
         self.diary.append((policy.value, str(flow)))
+        self.sent_by[flow] = gateways
         return self._done()
 
     def add_sas(self, flow, sas):
@@ -34,7 +38,8 @@ class FakePlane:
         return self._done()
 
     def traffic(self, sas):
-        return succeed({(sa.spi, sa.destination): (1000 * sa.spi, sa.spi) for sa in sas})
+        return succeed({(sa.spi, sa.destination): (1000 * sa.spi, sa.spi) if self.carried is None
+                        else self.carried.get(sa.spi, (0, 0)) for sa in sas})
 
     def last_use(self, flow):
         return succeed(self.last_used)

@@ -22,6 +22,7 @@ from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.connections import Connections
+from oesvc.oe.paths import Choice
 from tests.fakes import FakePlane, FakeResolver
 from tests.oe.parts import ALICE, BOB, SG_A, SG_B
 from tests.oe.test_authorization import strings
@@ -60,7 +61,8 @@ class Gateway:
     """One gateway and what it sees of the world."""
 
     def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
-                 of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER) -> None:
+                 of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER,
+                 choice: Choice = Choice.LAST_KEYED) -> None:
         self.diary: list[tuple[object, ...]] = []
         self.plane = FakePlane(self.diary)
         self.entropy = random.Random(name)
@@ -70,7 +72,7 @@ class Gateway:
             discovery=Discovery(resolver, dnssec, lambda: 0.5), plane=self.plane,
             engine=IkeEngine(EngineConfig(private_key(name)), self.entropy.randbytes), journal=Journal(),
             clock=wire.clock, unix_time=wire.clock.seconds, send=wire.send, local_address=lambda peer: address,
-            is_ours=lambda other: other in (address, client))
+            is_ours=lambda other: other in (address, client), choice=choice)
         wire.gateways[address] = self
 
     def policies(self) -> list[str]:
@@ -100,13 +102,13 @@ class Pair:
 
     def publish_key(self, address: Address, *keys: RsaPublicKey) -> None:
         rdatas = [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys]
-        self._publish(address, KEY, rdatas, SecurityStatus.SECURE)
+        self.publish(address, KEY, rdatas, SecurityStatus.SECURE)
 
     def publish_delegation(self, host: Address, gateway: Address, key: RsaPublicKey,
                            status: SecurityStatus = SecurityStatus.SECURE) -> None:
-        self._publish(host, TXT, [strings(f"X-IPsec-Server(10)={gateway} {key.to_base64()}")], status)
+        self.publish(host, TXT, [strings(f"X-IPsec-Server(10)={gateway} {key.to_base64()}")], status)
 
-    def _publish(self, address: Address, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
+    def publish(self, address: Address, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
         name = reverse_name(address)
         self.resolver.answers[name, rdtype] = Answer(name, rdtype, AnswerKind.DATA, status, "because", tuple(rdatas),
                                                      name, expires=36000.0)

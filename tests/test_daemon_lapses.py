@@ -110,7 +110,7 @@ def test_hundreds_of_gateways_without_a_route_are_tried_in_measure_and_one_after
     def no_route(peer):
         raise PlaneError(f"no policy for {peer}")
 
-    world.daemon._local_address = no_route
+    world.daemon.local_address = no_route
     name = reverse_name(BOB)
     records = tuple(strings(f"X-IPsec-Server({place})={SG_B + place} {KEY.to_base64()}") for place in range(400))
     world.resolver.answers[name, TXT] = Answer(name, TXT, AnswerKind.DATA, SecurityStatus.SECURE, "because", records,

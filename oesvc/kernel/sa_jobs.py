@@ -1,12 +1,13 @@
 """The SAs of one flow and what its SPD entries say of them: jobs that `FlowTable.run` does one after the other."""
 
 from collections.abc import Callable, Generator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from oesvc.interfaces import PlaneError
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
 from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
@@ -26,6 +27,11 @@ from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
 Ask = Callable[..., "Deferred[list[Message]]"]
+
+
+ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+"""The outer source that an ingress policy wants: several gateways may speak for a host (RFC 4322 section 8), and a
+peer may move. The reqid, which is the flow's own, is what ties it to the flow's SAs."""
 
 
 class SaJobs:
@@ -51,7 +57,8 @@ class SaJobs:
                     entry.outbound |= {(sa.spi, sa.destination)}
                 else:
                     entry.inbound |= {(sa.spi, sa.destination)}
-                    yield from self._put_ingress(entry, Template(entry.reqid, Flow(sa.source, sa.destination)))
+                    gateways = Flow(ANY[sa.source.version], sa.destination)
+                    yield from self._put_ingress(entry, Template(entry.reqid, gateways))
         except PlaneError:
             yield self.remove(entry, added)
             raise

@@ -35,9 +35,9 @@ class QueryLastUse(Action):
 
 @dataclass(frozen=True, slots=True)
 class TearDown(Action):
-    """Remove policy and SAs, send the peer a delete where one is due, forget the connection."""
+    """Remove policy and SAs, send the peers a delete where one is due, forget the connection."""
 
-    tunnel: int | None
+    tunnels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Connection instances: what is (RFC 4322 section 3.2)."""
 
 from oesvc.dns.answer import SecurityStatus
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe import events as ev
 from oesvc.oe.actions import Action, CloseTunnel, InstallPolicy, LookUpDelegation, StartKeying
@@ -9,10 +9,8 @@ from oesvc.oe.aging import Lifespan, Lifespans
 from oesvc.oe.classes import ConnectionClass, PolicyLine
 from oesvc.oe.delegation import Delegation
 from oesvc.oe.machine import AGING, FORWARDING, TRANSITIONS, State, To
+from oesvc.oe.paths import Path, Paths, adopted, moved, preferred, without
 from oesvc.oe.reasons import Because, Reason
-
-CROSSING = 10.0
-"Two tunnels of one flow, begun by either side within this many seconds, are two initiations that crossed."
 
 REASONS: dict[type[ev.Event], Because] = {
     ev.DelegationFound: Because.KEYING,
@@ -28,11 +26,17 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.SoftLifetimeReached: Because.REKEYING,
     ev.HardLifetimeReached: Because.KEYS_EXPIRED,
     ev.PeerDeleted: Because.PEER_DELETED,
+    ev.PeerLost: Because.PEER_LOST,
     ev.FoundIdle: Because.IDLE,
     ev.RoomWanted: Because.ROOM_WANTED,
     ev.Dropped: Because.DROPPED,
 }
 "Events not listed here change nothing about why the connection is what it is."
+
+LOST = (ev.HardLifetimeReached, ev.PeerDeleted, ev.PeerLost)
+"Events that the tunnel does not survive by which its datagrams are sent."
+ASK_AGAIN = (ev.Acquired, ev.TunnelNegotiated, ev.PathChosen, *LOST)
+"Events after which the forwarding plane is asked even for the policy that it has: it may be for another tunnel now."
 
 CLASS_REASONS = {
     ConnectionClass.DENY: Because.CLASS_IS_DENY,
@@ -49,10 +53,9 @@ class UnexpectedEventError(Exception):
 class Connection:
     """One flow on its way through the state machine."""
 
-    __slots__ = ("_answer_expires", "_begun_here", "_gateways", "_keyed_at", "_now", "delegations",
-                 "delegations_changed", "flow", "forwarding", "keying_failed", "lifespan_ends", "lifespans", "line",
-                 "looking_up", "reason", "rekey_failed", "rekeyed", "rekeys_failed", "scheduled", "state",
-                 "state_under_review", "tunnel", "untried", "vouched")
+    __slots__ = ("_answer_expires", "_now", "delegations", "delegations_changed", "flow", "forwarding", "keying_failed",
+                 "lifespan_ends", "lifespans", "line", "looking_up", "paths", "reason", "rekey_failed", "rekeyed",
+                 "rekeys_failed", "scheduled", "state", "state_under_review", "untried", "vouched")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
@@ -77,13 +80,11 @@ class Connection:
         "Whether the newest tunnel took the place of another."
         self.rekeys_failed = 0
         "One after the other, for the present tunnel."
-        self.tunnel: int | None = None
         self.vouched = SecurityStatus.INDETERMINATE
         "How far the records can be believed by which it was last decided to key."
+        self.paths: Paths = ()
+        "Its tunnels: by the first it sends, from all it receives (section 8)."
         self._answer_expires: float | None = None
-        self._gateways: Flow | None = None
-        self._begun_here = False
-        self._keyed_at = 0.0
         self._now = 0.0
 
     @property
@@ -96,9 +97,19 @@ class Connection:
         return self.state_under_review if self.state is State.EXPIRING else self.state
 
     @property
+    def tunnel(self) -> int | None:
+        """By which its datagrams are sent."""
+        return self.paths[0].tunnel if self.paths else None
+
+    @property
     def gateways(self) -> Flow | None:
         """The outer addresses of its tunnel, ours as the source."""
-        return self._gateways if self.tunnel is not None else None
+        return self.paths[0].gateways if self.paths else None
+
+    @property
+    def gateway(self) -> Address | None:
+        """The peer's, to which its datagrams are sent."""
+        return self.paths[0].gateway if self.paths else None
 
     @property
     def deadline(self) -> float | None:
@@ -124,7 +135,7 @@ class Connection:
         self.state = target.state
         if target.lifespan is not Lifespan.UNCHANGED:
             self.lifespan_ends = self.lifespans.end(target.lifespan, now, self._answer_expires or 0.0)
-        todo += self._ask_forwarding_plane(again=isinstance(event, (ev.Acquired, ev.TunnelNegotiated)))
+        todo += self._ask_forwarding_plane(again=isinstance(event, ASK_AGAIN))
         begun = target.begins(self)
         return [*todo, begun] if begun else todo
 
@@ -141,8 +152,11 @@ class Connection:
 
     def follow(self, tunnel: int, gateways: Flow) -> None:
         """A tunnel has other outer addresses now: a NAT has moved its peer."""
-        if tunnel == self.tunnel:
-            self._gateways = gateways
+        self.paths = moved(self.paths, tunnel, gateways)
+
+    def drop(self, tunnel: int) -> None:
+        """A tunnel is gone that only received."""
+        self.paths = without(self.paths, tunnel)
 
     def ask(self) -> Action:
         """Begin a look-up of the destination's delegation."""
@@ -180,9 +194,32 @@ class Connection:
                     self.rekeys_failed += self.rekey_failed
             case ev.TunnelNegotiated():
                 return self._adopt_tunnel(event)
+            case ev.SoftLifetimeReached():
+                self.untried = self.untried or self._delegations(self.gateway, first=True)
+            case ev.PathChosen():
+                self.paths = preferred(self.paths, event.tunnel)
+                self.reason = self._path_reason(event)
+            case ev.PeerLost():
+                self.untried = self._delegations(self.gateway, first=False)
+                self._go_on_by_next_path(event)
             case ev.HardLifetimeReached() | ev.PeerDeleted():
-                self.tunnel = None
+                self._go_on_by_next_path(event)
         return []
+
+    def _delegations(self, gateway: Address | None, first: bool) -> tuple[Delegation, ...]:
+        """The gateways to be tried, this one first or last; none if there is no other."""
+        if all(delegation.gateway == gateway for delegation in self.delegations):
+            return ()
+        return tuple(sorted(self.delegations, key=lambda each: (each.gateway == gateway) is not first))
+
+    def _go_on_by_next_path(self, event: ev.Event) -> None:
+        self.paths = self.paths[1:]
+        if self.paths:
+            self.rekey_failed, self.rekeys_failed = False, 0
+            self.reason = self._path_reason(event)
+
+    def _path_reason(self, event: ev.Event) -> Reason:
+        return Reason(Because.TUNNEL_STANDS, f"of several, it is sent by {self.gateway} now; {event.detail}")
 
     def _take_answer(self, event: ev.Answered) -> None:
         self.looking_up = False
@@ -190,22 +227,14 @@ class Connection:
         self._answer_expires = event.expires
 
     def _adopt_tunnel(self, event: ev.TunnelNegotiated) -> list[Action]:
-        """Use the new tunnel from now on and close the old one; of two that crossed, keep the lower gateway's."""
-        old = self.tunnel
-        self.rekeyed = old is not None
-        if old == event.tunnel or event.gateways is None:
+        """Send by the new tunnel from now on, and close what it replaces."""
+        self.rekeyed = bool(self.paths)
+        if event.gateways is None or event.tunnel in (path.tunnel for path in self.paths):
             return []
-        crossed = (old is not None and event.begun_here is not self._begun_here
-                   and self._now - self._keyed_at < CROSSING)
-        if crossed and self._begun_here is _lower_is_source(event.gateways):
-            return [CloseTunnel(event.tunnel)]
-        self.tunnel, self._gateways, self._begun_here = event.tunnel, event.gateways, event.begun_here
-        self._keyed_at = self._now
-        self.keying_failed = self.rekey_failed = False
-        self.rekeys_failed = 0
-        self.untried = ()
-        return [] if old is None else [CloseTunnel(old)]
-
-
-def _lower_is_source(gateways: Flow) -> bool:
-    return int(gateways.source) < int(gateways.destination)
+        new = Path(event.tunnel, event.gateways, event.begun_here, self._now)
+        self.paths, closed = adopted(self.paths, new, frozenset(each.gateway for each in self.delegations))
+        if self.tunnel == event.tunnel:
+            self.keying_failed = self.rekey_failed = False
+            self.rekeys_failed = 0
+            self.untried = ()
+        return [CloseTunnel(tunnel) for tunnel in closed]

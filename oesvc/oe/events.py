@@ -122,6 +122,18 @@ class PeerDeleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLost(Event):
+    """The peer's gateway does not answer any more: it is dead, or out of reach (sections 8 and 9.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathChosen(Event):
+    """Of several tunnels, each with another gateway of the peer's, this one is to be sent by (section 8)."""
+
+    tunnel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LifespanEnded(Event):
     """Time to ask whether the flow is still in use."""
 

@@ -112,6 +112,20 @@ def keyed(connection: "Connection") -> To:
     return To(S.KEYED) if connection.rekeyed else To(S.KEYED, L.FIRST)
 
 
+def on_by_another_path(otherwise: Arrow) -> Arrow:
+    """8: where the tunnel is gone, a tunnel with another gateway of the destination takes over."""
+    def arrow(connection: "Connection") -> To:
+        if connection.tunnel is None:
+            return otherwise(connection)
+        return stay(connection) if connection.state is S.PENDING_OE else To(S.KEYED)
+    return arrow
+
+
+def peer_lost(connection: "Connection") -> To:
+    """8, 9.3: a dead gateway's flow is keyed with the others that the DNS names; without any it is asked anew."""
+    return To(S.PENDING_OE) if connection.untried else To(S.EXPIRED)
+
+
 def keys_lost(connection: "Connection") -> To:
     """3.1.5: back to hold and for new keys; but where rekeying has already failed, as the class says (3.2.6)."""
     if connection.rekey_failed:
@@ -192,6 +206,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.PENDING_OE,   ev.SasRefused):          next_gateway_or(fallback(L.LOW)),
     (S.PENDING_OE,   ev.PeerAuthorized):      stay,
     (S.PENDING_OE,   ev.PeerDeleted):         stay,
+    (S.PENDING_OE,   ev.PeerLost):            stay,
     (S.PENDING_OE,   ev.HardLifetimeReached): stay,
     # 3.2.6 Keyed connection
     (S.KEYED,        ev.Acquired):            stay,
@@ -199,8 +214,10 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.KEYED,        ev.PeerAuthorized):      stay,
     (S.KEYED,        ev.TunnelNegotiated):    keyed,
     (S.KEYED,        ev.SoftLifetimeReached): rekey,
-    (S.KEYED,        ev.HardLifetimeReached): keys_lost,
-    (S.KEYED,        ev.PeerDeleted):         To(S.EXPIRED),
+    (S.KEYED,        ev.HardLifetimeReached): on_by_another_path(keys_lost),
+    (S.KEYED,        ev.PeerDeleted):         on_by_another_path(lambda _: To(S.EXPIRED)),
+    (S.KEYED,        ev.PeerLost):            on_by_another_path(peer_lost),
+    (S.KEYED,        ev.PathChosen):          stay,
     (S.KEYED,        ev.LifespanEnded):       To(S.EXPIRING),
     # 3.2.7 Expiring connection
     (S.EXPIRING,     ev.Acquired):            stay,
@@ -214,8 +231,9 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.EXPIRING,     ev.PeerAuthorized):      invited,
     (S.EXPIRING,     ev.TunnelNegotiated):    keyed,
     (S.EXPIRING,     ev.SoftLifetimeReached): rekey,
-    (S.EXPIRING,     ev.HardLifetimeReached): keys_lost,
-    (S.EXPIRING,     ev.PeerDeleted):         To(S.EXPIRED),
+    (S.EXPIRING,     ev.HardLifetimeReached): on_by_another_path(keys_lost),
+    (S.EXPIRING,     ev.PeerDeleted):         on_by_another_path(lambda _: To(S.EXPIRED)),
+    (S.EXPIRING,     ev.PeerLost):            on_by_another_path(peer_lost),
 }
 
 # What each state asks of the forwarding plane (section 3.1); the others, and None, leave it be. A connection that
@@ -224,7 +242,8 @@ FORWARDING: dict[State, Callable[["Connection"], Policy | None]] = {
     S.CLEAR_TEXT:   lambda c: Policy.PASS,
     S.DENY:         lambda c: Policy.DENY,
     S.POTENTIAL_OE: lambda c: Policy.HOLD,
-    S.PENDING_OE:   lambda c: Policy.HOLD if c.forwarding is Policy.ENCRYPT and c.tunnel is None else None,
+    S.PENDING_OE:   lambda c: (None if c.forwarding is not Policy.ENCRYPT else
+                               Policy.HOLD if c.tunnel is None else Policy.ENCRYPT),
     S.KEYED:        lambda c: Policy.ENCRYPT,
 }
 
@@ -233,7 +252,7 @@ ON_ENTRY: dict[State, Callable[["Connection"], actions.Action]] = {
     S.POTENTIAL_OE: lambda c: c.ask(),
     S.PENDING_OE:   lambda c: c.key_with_next_gateway(),
     S.EXPIRING:     lambda c: actions.QueryLastUse(),
-    S.EXPIRED:      lambda c: actions.TearDown(c.tunnel),
+    S.EXPIRED:      lambda c: actions.TearDown(tuple(path.tunnel for path in c.paths)),
 }
 
 # The states that a lifespan ends (3.4.1).

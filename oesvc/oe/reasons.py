@@ -23,6 +23,7 @@ class Because(Enum):
     KEYS_EXPIRED = "the keys ran out before new ones were agreed"
     IDLE = "nothing used it lately"
     PEER_DELETED = "the peer's gateway closed the tunnel"
+    PEER_LOST = "the peer's gateway does not answer any more"
     ROOM_WANTED = "another flow took its place"
     DROPPED = "an administrator dropped it"
     PEER_AUTHORIZED = "the peer's gateway proposed a tunnel and may speak for its end"

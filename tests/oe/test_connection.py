@@ -45,7 +45,7 @@ def test_flow_is_keyed_used_and_torn_down():
     assert played.deadline == 60.0
     assert Playbook(played).at(60.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundInUse()
     assert (played.state, played.deadline) == (State.KEYED, 60.0 + 20 * 60.0)
-    assert Playbook(played).at(1260.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundIdle() << TearDown(1)
+    assert Playbook(played).at(1260.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundIdle() << TearDown((1,))
     assert played.state is State.EXPIRED
 
 
@@ -188,7 +188,7 @@ def test_rekeying_leaves_the_lifespan_alone():
 
 @pytest.mark.conformance("C-3.2.6-02", "C-9.3-06")
 def test_authenticated_delete_is_the_normal_end():
-    assert Playbook(keyed()) >> ev.PeerDeleted() << TearDown(None)
+    assert Playbook(keyed()) >> ev.PeerDeleted() << TearDown(())
 
 
 @pytest.mark.conformance("C-3.1.5-04", "C-3.3.3-03", "C-11.2-08")
@@ -199,7 +199,7 @@ def test_responder_goes_from_potential_to_keyed_without_asking_or_calling():
 
 
 def test_responder_forgets_a_proposal_that_came_to_nothing():
-    assert Playbook(connection()) >> ev.PeerAuthorized() << HOLD >> ev.ProposalLapsed() << TearDown(None)
+    assert Playbook(connection()) >> ev.PeerAuthorized() << HOLD >> ev.ProposalLapsed() << TearDown(())
 
 
 def test_peer_proposal_that_comes_to_nothing_does_not_end_our_own_look_up():
