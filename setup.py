@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-POLICIES = ("block", "clear", "private", "private-or-clear")
+POLICIES = ("block", "clear", "clear-or-private", "private", "private-or-clear")
 
 
 def version() -> str:

@@ -3,38 +3,26 @@
 import configparser
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from oesvc import class_sections, policy_files
 from oesvc import config_values as read
-from oesvc.config_values import NameServer, Reader
+from oesvc.config_values import YES_NO, NameServer, Reader
+from oesvc.config_values import ConfigError as ConfigError
 from oesvc.dns.answer import Name
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
-from oesvc.oe.classes import ConnectionClass, Network, PolicyLine
+from oesvc.oe.classes import ClassOptions, ClassTable, ConnectionClass, Network, PolicyLine, PortLine
 from oesvc.oe.paths import Choice
+from oesvc.policy_files import meant
 
 DEFAULT_FILE = Path("/etc/oegw/oegw.conf")
-
-POLICY_FILES = {
-    "block": ConnectionClass.DENY,
-    "clear": ConnectionClass.ALWAYS_CLEAR_TEXT,
-    "private-or-clear": ConnectionClass.OE_PERMISSIVE,
-    "private": ConnectionClass.OE_PARANOID,
-}
-
-LEFT_BY_OTHERS = (".*", "*~", "#*#", "*.dpkg-*", "*.ucf-*")
-"Files that editors and packages leave beside the one that they are about."
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the text begins with the place."""
 
 
 class Profile(Enum):
@@ -56,6 +44,8 @@ class DnsMode(Enum):
 class Config:
     """Everything that an administrator can say. Times are in seconds."""
 
+    file: Path
+    "Where it was read."
     addresses: tuple[Address, ...]
     "This gateway's own external addresses; empty: those of the interfaces that lead to the Internet."
     clients: tuple[Network, ...]
@@ -105,15 +95,22 @@ class Config:
     "What one look-up may cost, by the resolver's own names."
     dnssec: DnssecPolicy
     default_class: ConnectionClass
+    default_options: ClassOptions
     policies: tuple[PolicyLine, ...]
+    port_lines: tuple[PortLine, ...]
     lifespans: Lifespans
     control_socket: Path
     state_directory: Path
 
+    def class_table(self) -> ClassTable:
+        """Which destinations are of which class."""
+        return ClassTable(self.policies, self.default_class, self.default_options, self.port_lines)
+
 
 DAY = 86400
+CLASS = "class "
+"How the sections of classes begin."
 IKE_LIMITS = ("dpd-", "channel-idle", "new-", "max-")
-YES_NO = {"yes": True, "no": False}
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
     ("gateway", "clients"):         (read.words(read.part_of_the_internet), ""),
@@ -171,13 +168,13 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("dns", "look-up-depth"):       (read.between(int, 6, 100, ""), "20"),
     ("dns", "look-up-hashes"):      (read.between(int, 100, 10_000_000, ""), "20000"),
     ("dns", "look-up-octets"):      (read.between(int, 65535, 100_000_000, ""), "262144"),
-    ("policy", "default"):          (read.choice(POLICY_FILES), "private-or-clear"),
+    ("policy", "default"):          (str, "private-or-clear"),
     ("lifespans", "first"):         (read.between(float, 1, DAY), "60"),
     ("lifespans", "used"):          (read.between(float, 1, DAY), "1200"),
     ("lifespans", "low"):           (read.between(float, 1, DAY), "600"),
     ("lifespans", "normal"):        (read.between(float, 1, DAY), "21600"),
     ("lifespans", "in-use-within"): (read.between(float, 1, DAY), "30"),
-    ("paths", "policies"):          (read.path, "/etc/oegw/policies"),
+    ("paths", "policies"):          (read.words(read.path), "/etc/oegw/policies"),
     ("paths", "control-socket"):    (read.path, "/run/oegw/control"),
     ("paths", "state"):             (read.path, "/var/lib/oegw"),
 }
@@ -186,9 +183,21 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
 
 def load(file: Path) -> Config:
     """Read the configuration. Raises ConfigError."""
-    values = _read_options(file)
-    lines = tuple(_read_policies(values["paths", "policies"]))
+    text = read.file_text(file)
+    parser = _parse(file, text)
+    values = _read_options(file, text, parser)
+    lifespans = Lifespans(**{name.replace("-", "_"): value for (section, name), value in values.items()
+                             if section == "lifespans"})
+    own = {name: class_sections.policy_class(name, written, lifespans)
+           for name, written in _read_classes(file, text, parser)}
+    classes = policy_files.known_classes(own, values["dns", "dnssec"])
+    default = classes.get(values["policy", "default"])
+    if default is None:
+        raise ConfigError(f"{_place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is no "
+                          f"class; {meant(values['policy', 'default'], classes)}")
+    policies = policy_files.read_policies(values["paths", "policies"], classes)
     return Config(
+        file=file,
         addresses=values["gateway", "address"],
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],
@@ -226,17 +235,17 @@ def load(file: Path) -> Config:
         dns_limits={name.removeprefix("look-up-"): value for (section, name), value in values.items()
                     if section == "dns" and name.startswith("look-up-")},
         dnssec=values["dns", "dnssec"],
-        default_class=values["policy", "default"],
-        policies=lines,
-        lifespans=Lifespans(**{name.replace("-", "_"): value for (section, name), value in values.items()
-                               if section == "lifespans"}),
+        default_class=default.connection_class,
+        default_options=default.options,
+        policies=policies.lines,
+        port_lines=policies.port_lines,
+        lifespans=lifespans,
         control_socket=values["paths", "control-socket"],
         state_directory=values["paths", "state"],
     )
 
 
-def _read_options(file: Path) -> dict[tuple[str, str], Any]:
-    text = _read_text(file)
+def _parse(file: Path, text: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"))
     try:
         parser.read_string(text, str(file))
@@ -248,24 +257,50 @@ def _read_options(file: Path) -> dict[tuple[str, str], Any]:
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
         what = getattr(error, "option", None) or f"[{error.section}]"
         raise ConfigError(f"{file}:{error.lineno}: {what} is there twice; keep one") from None
+    return parser
+
+
+def _read_options(file: Path, text: str, parser: configparser.ConfigParser) -> dict[tuple[str, str], Any]:
     for section in parser.sections():
+        if section.startswith(CLASS):
+            continue
         for option in parser[section]:
             if (section, option) not in OPTIONS:
                 raise ConfigError(f"{_place(file, text, section, option)}: {_unknown(section, option)}")
         if section not in {known for known, _ in OPTIONS}:
             raise ConfigError(f"{_place(file, text, section)}: there is no section [{section}]; "
-                              f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}")
-    values = {}
-    for (section, option), (reader, default) in OPTIONS.items():
-        written = parser.get(section, option, fallback=default)
-        try:
-            values[section, option] = reader(written)
-        except ValueError as error:
-            raise ConfigError(f"{_place(file, text, section, option)}: {option}: {error}") from None
+                              f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}, class NAME")
+    values = {(section, option): _read_option(file, text, parser, section, option, *how)
+              for (section, option), how in OPTIONS.items()}
     for option, complaint in _contradictions({option: value for (section, option), value in values.items()
                                               if section == "dns"}):
         raise ConfigError(f"{_place(file, text, 'dns', option)}: {option}: {complaint}")
     return values
+
+
+def _read_option(file: Path, text: str, parser: configparser.ConfigParser, section: str, option: str,
+                 reader: Reader, default: str) -> Any:
+    try:
+        return reader(parser.get(section, option, fallback=default))
+    except ValueError as error:
+        raise ConfigError(f"{_place(file, text, section, option)}: {option}: {error}") from None
+
+
+def _read_classes(file: Path, text: str, parser: configparser.ConfigParser) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sections [class NAME]."""
+    for section in parser.sections():
+        if not section.startswith(CLASS):
+            continue
+        for option in parser[section]:
+            if option not in class_sections.OPTIONS:
+                raise ConfigError(f"{_place(file, text, section, option)}: there is no option {option} in [{section}]; "
+                                  f"{meant(option, class_sections.OPTIONS)}")
+        values = {option: _read_option(file, text, parser, section, option, *how)
+                  for option, how in class_sections.OPTIONS.items()}
+        name = section.removeprefix(CLASS).strip()
+        for option, complaint in class_sections.contradictions(name, values):
+            raise ConfigError(f"{_place(file, text, section, option)}: {option or section}: {complaint}")
+        yield name, values
 
 
 def _contradictions(dns: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -298,12 +333,7 @@ def _unknown(section: str, option: str) -> str:
     elsewhere = [name for name, there in ((s, o) for s, o in OPTIONS) if there == option]
     if elsewhere and not difflib.get_close_matches(option, known, 1):
         return f"{option} belongs into [{elsewhere[0]}], not [{section}]"
-    return f"there is no option {option} in [{section}]; {_meant(option, known)}"
-
-
-def _meant(written: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(written, known, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+    return f"there is no option {option} in [{section}]; {meant(option, known)}"
 
 
 def _place(file: Path, text: str, section: str, option: str = "") -> str:
@@ -317,44 +347,3 @@ def _place(file: Path, text: str, section: str, option: str = "") -> str:
         elif option and here == section and re.match(rf"\s*{re.escape(option)}\s*[=:]", line, re.IGNORECASE):
             return f"{file}:{number}"
     return f"{file}:{found}" if found else str(file)
-
-
-def _read_policies(directory: Path) -> Iterator[PolicyLine]:
-    """The lines of the policy files. A prefix in two classes is an error (RFC 4322 section 1.2)."""
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: there is no such directory; it holds the files {', '.join(POLICY_FILES)}")
-    for file in directory.iterdir():
-        if file.name not in POLICY_FILES and not any(fnmatchcase(file.name, left) for left in LEFT_BY_OTHERS):
-            raise ConfigError(f"{file}: no class has a file of this name; {_meant(file.stem.lower(), POLICY_FILES)}")
-    seen: dict[Network, PolicyLine] = {}
-    for name, connection_class in POLICY_FILES.items():
-        file = directory / name
-        if not file.exists():
-            continue
-        for line in _policy_lines(file, connection_class):
-            before = seen.setdefault(line.network, line)
-            if before.connection_class is not line.connection_class:
-                raise ConfigError(f"{line.place}: {line.network} is {line.connection_class.value} here and "
-                                  f"{before.connection_class.value} at {before.place}; remove one of the two")
-            if before is line:
-                yield line
-
-
-def _policy_lines(file: Path, connection_class: ConnectionClass) -> Iterable[PolicyLine]:
-    for number, line in enumerate(_read_text(file).splitlines(), 1):
-        written = line.partition("#")[0].strip()
-        if not written:
-            continue
-        try:
-            yield PolicyLine(read.network(written), connection_class, f"{file}:{number}")
-        except ValueError as error:
-            raise ConfigError(f"{file}:{number}: {error}; one prefix a line, such as 192.0.2.0/24") from None
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: octet {error.start} is not UTF-8 text") from None

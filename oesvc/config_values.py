@@ -18,6 +18,12 @@ from oesvc.oe.classes import Network
 from oesvc.oe.delegation import FQDN
 
 Reader = Callable[[str], Any]
+YES_NO = {"yes": True, "no": False}
+CLASS_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text begins with the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +164,13 @@ def zone(text: str) -> Name:
         return parse_name(text)
     except ValueError as error:
         raise ValueError(f"{text!r} is no domain name: {error}") from None
+
+
+def file_text(file: Path) -> str:
+    """What a file holds. Raises ConfigError."""
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: octet {error.start} is not UTF-8 text") from None

@@ -94,6 +94,8 @@ class KeyingDaemon:
         elif hard:
             self.tell(connection, ev.HardLifetimeReached(f"the SA with SPI {spi:#010x} reached its hard lifetime"))
             self.keying.delete(tunnel.id)
+            if not (connection.connection_class.initiates or self.tunnels.is_proposed(flow)):
+                self.tell(connection, ev.ProposalLapsed("no peer proposes new keys"))
         else:
             self.tell(connection, ev.SoftLifetimeReached(f"the SA with SPI {spi:#010x} nears its hard lifetime"))
 
@@ -145,7 +147,8 @@ class KeyingDaemon:
     def _(self, action: actions.LookUpDelegation, connection: Connection) -> None:
         async def look_up() -> None:
             note = partial(self.notes.question, connection.flow, False)
-            answered = await self.discovery.delegations(action.destination, note, connection.flow.source)
+            answered = await self.discovery.delegations(action.destination, note, connection.flow.source,
+                                                        connection.line.options.dnssec)
             self.tell(connection, self._in_clock_time(answered))
         log_failure(Deferred.fromCoroutine(look_up()), f"{connection.flow}: looking up its delegation",
                     lambda why: self.tell(connection, ev.LookUpFailed(why, self._clock.seconds())))
@@ -162,13 +165,13 @@ class KeyingDaemon:
             silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")
             self._clock.callLater(0, self.tell, connection, silent)
             return
-        self.keying.initiate(connection.flow, local, action.delegation, gateway)
+        self.keying.initiate(connection.flow, local, action.delegation, gateway, connection.line.options.keying_time)
 
     @perform.register
     def _(self, action: actions.QueryLastUse, connection: Connection) -> None:
         def judge(last_use: float) -> None:
             ago = self._unix_time() - last_use
-            in_use = ago <= self.connections.lifespans.in_use_within
+            in_use = ago <= connection.lifespans.in_use_within
             detail = f"its last datagram is {ago:.0f} s ago" if last_use else "it was never used"
             self.tell(connection, ev.FoundInUse(detail) if in_use else ev.FoundIdle(detail))
         asked = self.plane.last_use(connection.flow)

@@ -1,6 +1,6 @@
 """What the DNS says about hosts and their gateways: RFC 4322 sections 2.3, 3.2.4, 3.3.1 and 3.3.3."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -68,21 +68,29 @@ class Discovery:
     """
 
     def __init__(self, resolver: Resolver, policy: DnssecPolicy, random: Callable[[], float]) -> None:
-        """`random` gives numbers of [0, 1): gateways of one precedence are tried in random order (5.2)."""
+        """`policy` is for classes without one; `random` gives numbers of [0, 1): gateways of one precedence are tried
+        in random order (5.2).
+        """
+        self.policy = policy
         self._resolver = resolver
-        self._policy = policy
         self._random = random
         self._silent: dict[Address | str, None] = {}
         "Gateways that did not answer when they were last called, the latest last."
 
-    async def delegations(self, destination: Address, note: Note, client: Address | None = None) -> ev.Answered:
+    def most_lenient(self, policies: Iterable[DnssecPolicy | None]) -> DnssecPolicy:
+        """For what is not for a class yet: whether a key does for a class is seen when a tunnel is proposed."""
+        return max((policy or self.policy for policy in policies), key=list(DnssecPolicy).index)
+
+    async def delegations(self, destination: Address, note: Note, client: Address | None = None,
+                          policy: DnssecPolicy | None = None) -> ev.Answered:
         """Who may be keyed with for a host: one event for its connection, all look-ups done (3.2.4)."""
         answers = await self._look_up_all(reverse_name(destination), DELEGATING, note, client)
-        judged = judge(answers, destination, self._policy)
+        judged = judge(answers, destination, policy or self.policy)
         if not isinstance(judged, ev.DelegationFound):
             return judged
         missing = [d for d in judged.delegations if not d.keys]
-        found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note, client)) for d in missing])
+        found = await gatherResults([Deferred.fromCoroutine(self.keys(_identity(d), note, client, policy))
+                                     for d in missing])
         keys = dict(zip(missing, found, strict=True))
         complete = [replace(d, keys=keys[d].keys) if d in keys else d for d in judged.delegations]
         usable = sorted((d for d in complete if d.keys), key=self._turn)[:MAX_GATEWAYS]
@@ -106,17 +114,19 @@ class Discovery:
     def _turn(self, delegation: Delegation) -> tuple[int, bool, float]:
         return delegation.precedence, delegation.gateway in self._silent, self._random()
 
-    async def keys(self, identity: Identity, note: Note, client: Address | None = None) -> Keys:
+    async def keys(self, identity: Identity, note: Note, client: Address | None = None,
+                   policy: DnssecPolicy | None = None) -> Keys:
         """A gateway's keys: KEY at its name (3.3.1); where it has none, those that its name delegates to itself.
 
         A TXT record delegates at reverse names only, IPSECKEY at any (RFC 4025 section 1.2).
         """
         name, itself = _name(identity), _gateway(identity)
-        found = judge_keys(await self._look_up(name, KEY, note, client), self._policy)
+        policy = policy or self.policy
+        found = judge_keys(await self._look_up(name, KEY, note, client), policy)
         if found.keys or isinstance(found.refused, ev.DelegationBad):
             return found
         types = DELEGATING if isinstance(identity, AddressIdentity) else (IPSECKEY,)
-        judged = judge(await self._look_up_all(name, types, note, client), itself, self._policy, calling=False)
+        judged = judge(await self._look_up_all(name, types, note, client), itself, policy, calling=False)
         if isinstance(judged, ev.DelegationFound) and (own := [
                 key for delegation in judged.delegations if delegation.gateway == itself for key in delegation.keys]):
             return Keys(tuple(dict.fromkeys(own)), judged.expires, judged.detail, status=judged.status)
@@ -125,29 +135,29 @@ class Discovery:
         return replace(found, detail=f"KEY: {found.detail}; {asked}: {judged.detail}", refused=refused)
 
     async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note,
-                            client: Address | None = None) -> Verdict:
+                            client: Address | None = None, policy: DnssecPolicy | None = None) -> Verdict:
         """Whether the gateway that proved to be `identity` by `key` may act for `host` (3.3.2, 3.3.3)."""
         gateway = _gateway(identity)
         if gateway == host:
-            return await self._own_key(identity, key, f"{host} speaks for itself", client)
+            return await self._own_key(identity, key, f"{host} speaks for itself", client, policy)
         answers = await self._look_up_all(reverse_name(host), DELEGATING, note, client)
-        judged = judge(answers, host, self._policy, calling=False)
+        judged = judge(answers, host, policy or self.policy, calling=False)
         if not isinstance(judged, ev.DelegationFound):
             return Verdict(False, f"{host} names no gateway: {judged.detail}")
         if any(delegation.gateway == gateway and key in delegation.keys for delegation in judged.delegations):
             return Verdict(True, judged.detail, judged.status)
         if any(delegation.gateway == gateway and not delegation.keys for delegation in judged.delegations):
-            return await self._own_key(identity, key, judged.detail, client, judged.status)
+            return await self._own_key(identity, key, judged.detail, client, policy, judged.status)
         named = ", ".join(map(str, judged.delegations))
         return Verdict(False, f"{host} names {named}, not {identity} with key {key}")
 
     async def _own_key(self, identity: Identity, key: RsaPublicKey, detail: str, client: Address | None,
-                       status: SecurityStatus = SecurityStatus.SECURE) -> Verdict:
+                       policy: DnssecPolicy | None, status: SecurityStatus = SecurityStatus.SECURE) -> Verdict:
         """Whether the DNS has this key for a gateway itself, not only in the record of a host that names it.
 
         On a channel that we began the peer has shown no more than the key in the record of the host that we called.
         """
-        found = await self.keys(identity, lambda happened: None, client)
+        found = await self.keys(identity, lambda happened: None, client, policy)
         if key in found.keys:
             return Verdict(True, detail, SecurityStatus.of_all([status, found.status]))
         return Verdict(False, f"{identity} used key {key}, which is not its own in the DNS: {found.detail}")

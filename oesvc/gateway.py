@@ -39,7 +39,7 @@ from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.keys.key_pair import KeyPairError, load
 from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
-from oesvc.oe.classes import ClassTable, Network
+from oesvc.oe.classes import Network
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
@@ -84,7 +84,7 @@ class GatewayService(Service):
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
                               random.SystemRandom().random)
-        classes = ClassTable(config.policies, config.default_class)
+        classes = config.class_table()
         self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
         self.daemon = KeyingDaemon(
             connections=Connections(classes, config.lifespans, config.max_flows), discovery=discovery,

@@ -118,9 +118,10 @@ class KeyingEngine(Protocol):
     """
 
     def initiate(self, flow: Flow, local: Address, peer: Address, identity: Identity,
-                 keys: Sequence[RsaPublicKey], now: float) -> TunnelId:
+                 keys: Sequence[RsaPublicKey], now: float, within: float | None = None) -> TunnelId:
         """Begin a tunnel for `flow` with the gateway `peer`, which must prove to be `identity` by one of `keys`.
 
+        It fails when it does not stand `within` so many seconds (None: the keying time of all).
         Uses the standing keying channel with that peer when it was authenticated by one of these keys.
         """
 

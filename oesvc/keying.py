@@ -18,6 +18,7 @@ from oesvc.ipsec.sa import IpsecSa
 from oesvc.keylog import KeyLog
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import events as ev
+from oesvc.oe.classes import PolicyLine
 from oesvc.oe.connection import Connection
 from oesvc.oe.connections import Connections
 from oesvc.oe.delegation import Delegation
@@ -64,10 +65,11 @@ class Keying:
         """An ICMP unreachable came about a datagram of ours to a peer (section 9.2)."""
         self._call(lambda now: self.engine.peer_unreachable(peer, now))
 
-    def initiate(self, flow: Flow, local: Address, delegation: Delegation, gateway: Address) -> None:
-        """Begin a tunnel with a gateway that a delegation names."""
+    def initiate(self, flow: Flow, local: Address, delegation: Delegation, gateway: Address,
+                 within: float | None) -> None:
+        """Begin a tunnel with a gateway that a delegation names; `within` so many seconds, None for as for all."""
         tunnel = self.engine.initiate(flow, local, gateway, AddressIdentity(gateway), delegation.keys,
-                                      self._clock.seconds())
+                                      self._clock.seconds(), within)
         self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True))
         self.turn()
 
@@ -108,7 +110,8 @@ class Keying:
     def _(self, event: ike.KeysWanted) -> None:
         async def find_keys() -> None:
             note = partial(self._notes.peer_question, event.peer)
-            found = await self._discovery.keys(event.identity, note, event.peer)
+            policy = self._discovery.most_lenient(self._connections.classes.dnssec_policies)
+            found = await self._discovery.keys(event.identity, note, event.peer, policy)
             if found.keys:
                 self._call(lambda now: self.engine.keys_found(event.channel, event.identity, found.keys, now))
             else:
@@ -127,20 +130,23 @@ class Keying:
         elif not line.connection_class.opportunistic:
             self._refuse(event, f"the policy here is {line}")
         else:
-            authorized = Deferred.fromCoroutine(self._authorize(event))
+            authorized = Deferred.fromCoroutine(self._authorize(event, line))
             log_failure(authorized, f"{event.flow}: authorization of {event.peer}")
 
-    async def _authorize(self, event: ike.TunnelProposed) -> None:
+    async def _authorize(self, event: ike.TunnelProposed, line: PolicyLine) -> None:
         note = partial(self._notes.question, event.flow, True)
         verdict = await self._discovery.authorization(event.flow.destination, event.identity, event.key, note,
-                                                     event.peer)
+                                                     event.peer, line.options.dnssec)
         if self._tunnels.get(event.tunnel) is None:
             return  # the peer has given up meanwhile
+        now_in_force = self._connections.classes.find(event.flow.destination)
         if not verdict.authorized:
             self._refuse(event, verdict.detail)
-            return
-        self._tell(self._connections.instantiate(event.flow), ev.PeerAuthorized(verdict.detail, verdict.status))
-        self._call(lambda now: self.engine.accept_tunnel(event.tunnel, now))
+        elif not now_in_force.treats_alike(line):
+            self._refuse(event, f"the policy was changed meanwhile: {now_in_force}")
+        else:
+            self._tell(self._connections.instantiate(event.flow), ev.PeerAuthorized(verdict.detail, verdict.status))
+            self._call(lambda now: self.engine.accept_tunnel(event.tunnel, now))
 
     def _refuse(self, event: ike.TunnelProposed, why: str) -> None:
         text = f"refused the tunnel that {event.peer} proposed: {why}"
@@ -173,7 +179,7 @@ class Keying:
     def _(self, event: ike.TunnelUp) -> None:
         tunnel = self._tunnels.get(event.tunnel)
         connection = self._connections.get(event.flow)
-        if tunnel is None or connection is None:
+        if tunnel is None or connection is None or not connection.connection_class.opportunistic:
             self.delete(event.tunnel)
             return
         self._tunnels.settle(tunnel)

@@ -83,9 +83,9 @@ class FakeEngine:
         self.says = []
         self.number = 0
 
-    def initiate(self, flow, local, peer, identity, keys, now):
+    def initiate(self, flow, local, peer, identity, keys, now, within=None):
         self.number += 1
-        self.diary.append(("initiate", str(flow), str(peer), len(keys)))
+        self.diary.append(("initiate", str(flow), str(peer), len(keys), *([within] if within else [])))
         return self.number
 
     def events(self):

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import fields
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,9 @@ from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
+from oesvc.policy_files import GROUPS
+
+SHIPPED = Path(__file__).parent.parent / "etc"
 
 
 @pytest.fixture
@@ -168,7 +172,7 @@ def test_wrong_policy_line_says_where_and_what_would_be_right(write, line):
 
 @pytest.mark.parametrize("name, meant", [
     ("Private", "did you mean private"), ("private.conf", "did you mean private"), ("privat", "did you mean private"),
-    ("README", "there are block, clear, private-or-clear, private$")])
+    ("README", "there are block, clear, clear-or-private, private-or-clear, private$")])
 def test_a_policy_file_that_would_be_ignored_is_refused(write, tmp_path, name, meant):
     file = write(private="192.2.0.0/16\n")
     (tmp_path / "policies" / name).write_text("203.0.113.0/24\n")
@@ -192,12 +196,15 @@ def test_missing_files_are_named(write, tmp_path):
         config.load(file)
 
 
-def test_shipped_configuration_is_right():
-    shipped = config.Path(__file__).parent.parent / "etc"
-    assert config._read_options(shipped / "oegw.conf")
-    lines = list(config._read_policies(shipped / "policies"))
-    assert {str(line.network): line.connection_class for line in lines} == {
+@pytest.mark.conformance("C-3.2-08")
+def test_shipped_configuration_is_right_and_the_simplest_policy(tmp_path):
+    file = tmp_path / "oegw.conf"
+    file.write_text((SHIPPED / "oegw.conf").read_text() + f"[paths]\npolicies = {SHIPPED}/policies\n")
+    read = config.load(file)
+    assert {str(line.network): line.connection_class for line in read.policies} == {
         "0.0.0.0/0": ConnectionClass.OE_PERMISSIVE, "::/0": ConnectionClass.OE_PERMISSIVE}
+    assert read.port_lines == () and read.addresses == read.clients == ()
+    assert {file.name for file in (SHIPPED / "policies").iterdir()} == set(GROUPS)
 
 
 @pytest.mark.parametrize("written, read", [

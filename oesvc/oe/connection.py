@@ -30,6 +30,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.FoundIdle: Because.IDLE,
     ev.RoomWanted: Because.ROOM_WANTED,
     ev.Dropped: Because.DROPPED,
+    ev.PolicyChanged: Because.POLICY_CHANGED,
 }
 "Events not listed here change nothing about why the connection is what it is."
 
@@ -41,6 +42,7 @@ ASK_AGAIN = (ev.Acquired, ev.TunnelNegotiated, ev.PathChosen, *LOST)
 CLASS_REASONS = {
     ConnectionClass.DENY: Because.CLASS_IS_DENY,
     ConnectionClass.ALWAYS_CLEAR_TEXT: Because.CLASS_IS_CLEAR,
+    ConnectionClass.PASSIVE: Because.CLASS_IS_PASSIVE,
     ConnectionClass.OE_PERMISSIVE: Because.ASKED_DNS,
     ConnectionClass.OE_PARANOID: Because.ASKED_DNS,
 }
@@ -157,6 +159,24 @@ class Connection:
     def drop(self, tunnel: int) -> None:
         """A tunnel is gone that only received."""
         self.paths = without(self.paths, tunnel)
+
+    def reclassify(self, line: PolicyLine, lifespans: Lifespans) -> bool:
+        """Another policy line is about it now; False where that makes it another connection."""
+        if not self._goes_on_under(line):
+            return False
+        self.line, self.lifespans = line, lifespans
+        if not line.connection_class.initiates:
+            self.delegations = self.untried = ()
+            self._answer_expires = None
+        return True
+
+    def _goes_on_under(self, line: PolicyLine) -> bool:
+        if line.treats_alike(self.line):
+            return True
+        if self.tunnel is not None:  # what its keys are worth to another policy would have to be asked anew
+            return line.connection_class.opportunistic and line.options.dnssec is self.line.options.dnssec
+        return self.state is State.CLEAR_TEXT and not (
+            line.connection_class.initiates or line.connection_class.never_clear)
 
     def ask(self) -> Action:
         """Begin a look-up of the destination's delegation."""

@@ -41,7 +41,8 @@ class Connections:
         """The flow's connection; a new one of the class of its destination where there is none (3.2.1, 3.3.2)."""
         connection = self._by_flow.get(flow)
         if connection is None or connection.state is State.EXPIRED:
-            connection = Connection(flow, self.classes.find(flow.destination), self.lifespans)
+            line = self.classes.find(flow.destination)
+            connection = Connection(flow, line, line.options.lifespans or self.lifespans)
             self._by_flow[flow] = connection
         return connection
 

@@ -63,6 +63,11 @@ class Dropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyChanged(Event):
+    """The administrator has put the flow's destination into another class."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerAuthorized(Event):
     """A peer proposed a tunnel for this flow and may act for its far end (section 3.3.3)."""
 

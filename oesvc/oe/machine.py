@@ -72,6 +72,7 @@ S, L = State, Lifespan
 BY_CLASS = {
     ConnectionClass.DENY: To(S.DENY, L.FIRST),
     ConnectionClass.ALWAYS_CLEAR_TEXT: To(S.CLEAR_TEXT, L.FIRST),
+    ConnectionClass.PASSIVE: To(S.CLEAR_TEXT, L.FIRST),
     ConnectionClass.OE_PERMISSIVE: To(S.POTENTIAL_OE),
     ConnectionClass.OE_PARANOID: To(S.POTENTIAL_OE),
 }
@@ -90,9 +91,22 @@ def fallback(lifespan: Lifespan) -> Arrow:
     def arrow(connection: "Connection") -> To:
         if connection.tunnel is not None:
             return To(S.KEYED)
-        permissive = connection.connection_class is ConnectionClass.OE_PERMISSIVE
-        return To(S.CLEAR_TEXT if permissive else S.DENY, lifespan)
+        return To(S.DENY if connection.connection_class.never_clear else S.CLEAR_TEXT, lifespan)
     return arrow
+
+
+def no_answer(connection: "Connection") -> To:
+    """9.1: what a failure of the DNS means is local policy."""
+    if connection.line.options.dns_failure_denies and connection.tunnel is None:
+        return To(S.DENY, L.LOW)
+    return fallback(L.LOW)(connection)
+
+
+def bad_record(connection: "Connection") -> To:
+    """3.2.4: deny, whatever the class, unless an administrator's class says that such a record counts as none."""
+    if connection.line.options.bad_record_is_absence:
+        return fallback(L.ANSWER)(connection)
+    return To(S.DENY, L.ANSWER)
 
 
 def next_gateway_or(otherwise: Arrow) -> Arrow:
@@ -130,6 +144,8 @@ def keys_lost(connection: "Connection") -> To:
     """3.1.5: back to hold and for new keys; but where rekeying has already failed, as the class says (3.2.6)."""
     if connection.rekey_failed:
         return fallback(L.LOW)(connection)
+    if not connection.connection_class.initiates:
+        return To(S.POTENTIAL_OE, begins=nothing)  # for a proposal that is under way, or ends with ProposalLapsed
     return To(S.PENDING_OE) if connection.delegations else To(S.POTENTIAL_OE)
 
 
@@ -191,8 +207,8 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.POTENTIAL_OE, ev.Dropped):             To(S.EXPIRED),
     (S.POTENTIAL_OE, ev.DelegationFound):     To(S.PENDING_OE),
     (S.POTENTIAL_OE, ev.DelegationAbsent):    fallback(L.ANSWER),
-    (S.POTENTIAL_OE, ev.LookUpFailed):        fallback(L.LOW),
-    (S.POTENTIAL_OE, ev.DelegationBad):       To(S.DENY, L.ANSWER),
+    (S.POTENTIAL_OE, ev.LookUpFailed):        no_answer,
+    (S.POTENTIAL_OE, ev.DelegationBad):       bad_record,
     (S.POTENTIAL_OE, ev.PeerAuthorized):      stay,
     (S.POTENTIAL_OE, ev.TunnelNegotiated):    keyed,
     (S.POTENTIAL_OE, ev.ProposalLapsed):      lapsed,
@@ -227,7 +243,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.EXPIRING,     ev.DelegationFound):     found_anew,
     (S.EXPIRING,     ev.DelegationAbsent):    unless_keyed(fallback(L.ANSWER)),
     (S.EXPIRING,     ev.LookUpFailed):        lambda c: To(c.state_under_review, L.LOW, nothing),
-    (S.EXPIRING,     ev.DelegationBad):       unless_keyed(lambda _: To(S.DENY, L.ANSWER)),
+    (S.EXPIRING,     ev.DelegationBad):       unless_keyed(bad_record),
     (S.EXPIRING,     ev.PeerAuthorized):      invited,
     (S.EXPIRING,     ev.TunnelNegotiated):    keyed,
     (S.EXPIRING,     ev.SoftLifetimeReached): rekey,
@@ -235,6 +251,9 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.EXPIRING,     ev.PeerDeleted):         on_by_another_path(lambda _: To(S.EXPIRED)),
     (S.EXPIRING,     ev.PeerLost):            on_by_another_path(peer_lost),
 }
+# Not in the figure: the administrator has put the destination into another class. What its next datagram meets is
+# decided anew, and until then it is held.
+TRANSITIONS |= {(state, ev.PolicyChanged): To(S.EXPIRED) for state in State if state is not S.EXPIRED}
 
 # What each state asks of the forwarding plane (section 3.1); the others, and None, leave it be. A connection that
 # rekeys encrypts with the old keys as long as they last; one keyed anew out of a review stays as it was (3.2.7).

@@ -9,6 +9,7 @@ class Because(Enum):
 
     CLASS_IS_CLEAR = "the policy says always clear text"
     CLASS_IS_DENY = "the policy says deny"
+    CLASS_IS_PASSIVE = "the policy says to accept encryption, not to ask for it"
     ASKED_DNS = "the destination's delegation record is being looked up"
     KEYING = "the destination's gateway is known and keys are being negotiated"
     REKEYING = "new keys are being negotiated while the old ones serve"
@@ -26,6 +27,7 @@ class Because(Enum):
     PEER_LOST = "the peer's gateway does not answer any more"
     ROOM_WANTED = "another flow took its place"
     DROPPED = "an administrator dropped it"
+    POLICY_CHANGED = "the policy for its destination was changed"
     PEER_AUTHORIZED = "the peer's gateway proposed a tunnel and may speak for its end"
 
 

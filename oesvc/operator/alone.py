@@ -23,7 +23,6 @@ from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.anchors import AnchorError
 from oesvc.dns.resolver import DnsConfig, ValidatingResolver
 from oesvc.name_service import dns_config
-from oesvc.oe.classes import ClassTable
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
 
@@ -48,8 +47,7 @@ def inspect(reactor: Any, dns: DnsConfig, settings: Config, inquiry: Inquiry) ->
     """With a resolver that is closed in the end."""
     resolver = ValidatingResolver(dns, reactor)
     inspector = Inspector(resolver, Discovery(resolver, settings.dnssec, random.SystemRandom().random),
-                          ClassTable(settings.policies, settings.default_class), settings.dnssec, time.time,
-                          dns.clock_skew)
+                          settings.class_table(), settings.dnssec, time.time, dns.clock_skew)
 
     def close(result: Any) -> "Deferred[Any]":
         return resolver.close().addCallback(lambda _: result)

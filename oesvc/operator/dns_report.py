@@ -70,8 +70,8 @@ class Inspector:
         connection = Connection(Flow(host, host), line, Lifespans())
         connection.handle(ev.Acquired(), 0.0)
         asked: list[Asked | Replied] = []
-        if line.connection_class.opportunistic:
-            connection.handle(await self._discovery.delegations(host, asked.append), 0.0)
+        if line.connection_class.initiates:
+            connection.handle(await self._discovery.delegations(host, asked.append, policy=line.options.dnssec), 0.0)
         gateways = [{"gateway": str(d.gateway), "precedence": d.precedence, "keys": [str(key) for key in d.keys]}
                     for d in connection.delegations]
         outcome = "is keyed with its gateway" if gateways else OUTCOMES[connection.forwarding]

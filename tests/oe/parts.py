@@ -6,7 +6,7 @@ from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
-from oesvc.oe.classes import ConnectionClass, PolicyLine
+from oesvc.oe.classes import AS_THE_RFC, ClassOptions, ConnectionClass, PolicyLine
 from oesvc.oe.connection import Connection
 from oesvc.oe.delegation import Delegation
 
@@ -20,12 +20,16 @@ BY_SG_B = Delegation(10, SG_B, (KEY,))
 BY_ANOTHER = Delegation(20, ip_address("192.1.1.7"), (KEY,))
 LIFESPANS = Lifespans()
 
-DENY, CLEAR, PERMISSIVE, PARANOID = (ConnectionClass.DENY, ConnectionClass.ALWAYS_CLEAR_TEXT,
-                                     ConnectionClass.OE_PERMISSIVE, ConnectionClass.OE_PARANOID)
+DENY, CLEAR, PASSIVE, PERMISSIVE, PARANOID = ConnectionClass
 
 
-def connection(of_class: ConnectionClass = PERMISSIVE, flow: Flow = FLOW) -> Connection:
-    return Connection(flow, PolicyLine(ip_network("0.0.0.0/0"), of_class, "policies/test:1"), LIFESPANS)
+def line(of_class: ConnectionClass = PERMISSIVE, options: ClassOptions = AS_THE_RFC) -> PolicyLine:
+    return PolicyLine(ip_network("0.0.0.0/0"), of_class, "policies/test:1", options)
+
+
+def connection(of_class: ConnectionClass = PERMISSIVE, flow: Flow = FLOW,
+               options: ClassOptions = AS_THE_RFC) -> Connection:
+    return Connection(flow, line(of_class, options), LIFESPANS)
 
 
 def found(*delegations: Delegation, expires: float = 3600.0) -> ev.DelegationFound:

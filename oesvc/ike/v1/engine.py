@@ -54,7 +54,7 @@ class IkeEngine:
         self._closed = False
 
     def initiate(self, flow: Flow, local: Address, peer: Address, identity: Identity,
-                 keys: Sequence[RsaPublicKey], now: float) -> TunnelId:
+                 keys: Sequence[RsaPublicKey], now: float, within: float | None = None) -> TunnelId:
         """Begin a tunnel for `flow` with a gateway that must prove to be `identity` by one of `keys`."""
         id = self._core.tunnels.next_id()
         if self._closed:
@@ -65,7 +65,7 @@ class IkeEngine:
             self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.NO_IDENTITY, detail))
             return id
         tunnel = TunnelRecord(id, flow, local, peer, identity, tuple(keys), TunnelState.WAITING,
-                              now + self._core.config.keying_time)
+                              now + (within or self._core.config.keying_time))
         self._core.tunnels.add(tunnel)
         self._phase1.attach(tunnel, now)
         return id
