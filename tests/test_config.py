@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import fields
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -14,22 +15,14 @@ from oesvc.ike.v1.config import EngineConfig
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 from oesvc.policy_files import GROUPS
+from tests.configuration import write_configuration
 
 SHIPPED = Path(__file__).parent.parent / "etc"
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Write oegw.conf and policy files; returns the path of the former."""
-    def write(text="", **policies):
-        directory = tmp_path / "policies"
-        directory.mkdir(exist_ok=True)
-        for name, lines in policies.items():
-            (directory / name.replace("_", "-")).write_text(lines)
-        file = tmp_path / "oegw.conf"
-        file.write_text(f"{text}\n[paths]\npolicies = {directory}\n")
-        return file
-    return write
+    return partial(write_configuration, tmp_path)
 
 
 @pytest.mark.conformance("C-3.2-07", "C-1.2-10", "C-4.6.1-08", "C-3.2.4.1-01")
