@@ -12,6 +12,7 @@ from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 from tests.configuration import write_configuration
 
+
 @pytest.fixture
 def write(tmp_path):
     return partial(write_configuration, tmp_path)

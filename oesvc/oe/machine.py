@@ -190,21 +190,18 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.NONEXISTENT,  ev.PeerAuthorized):      invited,
     # 3.2.2 Clear-text connection
     (S.CLEAR_TEXT,   ev.Acquired):            stay,
-    (S.CLEAR_TEXT,   ev.Dropped):             To(S.EXPIRED),
     (S.CLEAR_TEXT,   ev.LifespanEnded):       To(S.EXPIRING),
     (S.CLEAR_TEXT,   ev.RoomWanted):          To(S.EXPIRED),
     (S.CLEAR_TEXT,   ev.PeerAuthorized):      invited,
     (S.CLEAR_TEXT,   ev.TunnelNegotiated):    keyed,
     # 3.2.3 Deny connection
     (S.DENY,         ev.Acquired):            stay,
-    (S.DENY,         ev.Dropped):             To(S.EXPIRED),
     (S.DENY,         ev.LifespanEnded):       To(S.EXPIRING),
     (S.DENY,         ev.RoomWanted):          To(S.EXPIRED),
     (S.DENY,         ev.PeerAuthorized):      invited,
     (S.DENY,         ev.TunnelNegotiated):    keyed,
     # 3.2.4 Potential OE connection
     (S.POTENTIAL_OE, ev.Acquired):            stay,
-    (S.POTENTIAL_OE, ev.Dropped):             To(S.EXPIRED),
     (S.POTENTIAL_OE, ev.DelegationFound):     To(S.PENDING_OE),
     (S.POTENTIAL_OE, ev.DelegationAbsent):    fallback(L.ANSWER),
     (S.POTENTIAL_OE, ev.LookUpFailed):        no_answer,
@@ -214,7 +211,6 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.POTENTIAL_OE, ev.ProposalLapsed):      lapsed,
     # 3.2.5 Pending OE connection
     (S.PENDING_OE,   ev.Acquired):            stay,
-    (S.PENDING_OE,   ev.Dropped):             To(S.EXPIRED),
     (S.PENDING_OE,   ev.TunnelNegotiated):    keyed,
     (S.PENDING_OE,   ev.PeerSilent):          next_gateway_or(fallback(L.LOW)),
     (S.PENDING_OE,   ev.PeerRefused):         next_gateway_or(fallback(L.NORMAL)),
@@ -226,7 +222,6 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.PENDING_OE,   ev.HardLifetimeReached): stay,
     # 3.2.6 Keyed connection
     (S.KEYED,        ev.Acquired):            stay,
-    (S.KEYED,        ev.Dropped):             To(S.EXPIRED),
     (S.KEYED,        ev.PeerAuthorized):      stay,
     (S.KEYED,        ev.TunnelNegotiated):    keyed,
     (S.KEYED,        ev.SoftLifetimeReached): rekey,
@@ -237,7 +232,6 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.KEYED,        ev.LifespanEnded):       To(S.EXPIRING),
     # 3.2.7 Expiring connection
     (S.EXPIRING,     ev.Acquired):            stay,
-    (S.EXPIRING,     ev.Dropped):             To(S.EXPIRED),
     (S.EXPIRING,     ev.FoundInUse):          back,
     (S.EXPIRING,     ev.FoundIdle):           To(S.EXPIRED),
     (S.EXPIRING,     ev.DelegationFound):     found_anew,
@@ -251,9 +245,9 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.EXPIRING,     ev.PeerDeleted):         on_by_another_path(lambda _: To(S.EXPIRED)),
     (S.EXPIRING,     ev.PeerLost):            on_by_another_path(peer_lost),
 }
-# Not in the figure: the administrator has put the destination into another class. What its next datagram meets is
-# decided anew, and until then it is held.
-TRANSITIONS |= {(state, ev.PolicyChanged): To(S.EXPIRED) for state in State if state is not S.EXPIRED}
+# Not in the figure: the administrator wants what the next datagram meets to be decided anew; until then it is held.
+TRANSITIONS |= {(state, event): To(S.EXPIRED) for state in State if state is not S.EXPIRED
+                for event in (ev.Dropped, ev.PolicyChanged)}
 
 # What each state asks of the forwarding plane (section 3.1); the others, and None, leave it be. A connection that
 # rekeys encrypts with the old keys as long as they last; one keyed anew out of a review stays as it was (3.2.7).
