@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from oesvc.config import OPTIONS, POLICY_FILES
+from oesvc import class_sections
+from oesvc.config import OPTIONS
 from oesvc.operator import main
+from oesvc.policy_files import GROUPS
 
 MAN = Path(__file__).parent.parent / "docs/man"
 
@@ -21,7 +23,7 @@ def test_page_is_well_formed(page):
 def test_every_option_is_described_with_its_default():
     text = (MAN / "oegw.conf.5").read_text()
     described = {name for line in re.findall(r"^\.It Cm (.*)$", text, re.MULTILINE) for name in line.split(" , ")}
-    assert described == {option for _, option in OPTIONS}
+    assert described == {option for _, option in OPTIONS} | set(class_sections.OPTIONS)
     for (_, option), (_, default) in OPTIONS.items():
         entry = text.partition(f".It Cm {option}\n")[2].partition("\n.It ")[0]
         assert not entry or default in entry
@@ -29,11 +31,11 @@ def test_every_option_is_described_with_its_default():
 
 def test_every_section_of_the_configuration_is_there():
     sections = re.findall(r"^\.Ss \[(.*)\]$", (MAN / "oegw.conf.5").read_text(), re.MULTILINE)
-    assert set(sections) == {section for section, _ in OPTIONS}
+    assert set(sections) == {section for section, _ in OPTIONS} | {"class NAME"}
 
 
 def test_every_policy_file_is_described():
-    assert set(re.findall(r"^\.It Pa (\S+)$", (MAN / "oegw-policies.5").read_text(), re.MULTILINE)) == set(POLICY_FILES)
+    assert set(re.findall(r"^\.It Pa (\S+)$", (MAN / "oegw-policies.5").read_text(), re.MULTILINE)) == set(GROUPS)
 
 
 def test_every_command_is_described():
