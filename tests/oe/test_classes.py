@@ -41,7 +41,7 @@ def test_passive_sends_in_clear_and_accepts_what_a_peer_proposes():
     assert Playbook(played) >> ev.Acquired() << PASS
     assert Playbook(played).at(60.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundInUse()
     assert Playbook(played) >> ev.PeerAuthorized() << HOLD >> negotiated(begun_here=False) << ENCRYPT
-    assert Playbook(played) >> ev.SoftLifetimeReached() >> ev.PeerDeleted() << TearDown(None)
+    assert Playbook(played) >> ev.SoftLifetimeReached() >> ev.PeerDeleted() << TearDown(())
 
 
 @pytest.mark.conformance("C-3.3.2-10")
@@ -90,7 +90,7 @@ def test_a_class_has_lifespans_of_its_own():
 def test_encrypted_flow_goes_on_where_its_new_class_may_encrypt_by_the_same_keys(before, after, goes_on):
     assert before.reclassify(after, LIFESPANS) is goes_on
     if not goes_on:
-        assert Playbook(before) >> ev.PolicyChanged() << TearDown(1)
+        assert Playbook(before) >> ev.PolicyChanged() << TearDown((1,))
 
 
 @pytest.mark.parametrize("before, after, goes_on", [
