@@ -222,9 +222,14 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
         never_clear += tuple(network for network in EVERYWHERE if network not in named)
     spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
                    and any(_is_within(line.network, network) for network in never_clear))
+    answered = [config.icmp_on_deny if options.icmp_on_deny is None else options.icmp_on_deny
+                for options in (config.default_options, *(line.options for line in config.policies))]
+    icmp_rules = tuple(zip((line.network for line in config.policies), answered[1:], strict=True))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
+                       port_rules=tuple(config.class_table().port_rules()),
+                       icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
                        resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0,
-                       queue_length=config.max_held, icmp_on_deny=config.icmp_on_deny)
+                       queue_length=config.max_held, icmp_on_deny=answered[0])
 
 
 def _is_within(network: Network, other: Network) -> bool:

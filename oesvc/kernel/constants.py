@@ -140,6 +140,8 @@ class Priority(IntEnum):
 
     EXEMPT = 0x0E000100
     "The LAN, multicast, neighbour discovery, the resolver: never a matter of opportunistic encryption."
+    PORTS = 0x0E000180
+    "Protocols and ports that an administrator has excepted; those that say more of the ports come before."
     FLOW = 0x0E000200
     "Policies of single flows."
     ICMP_BLOCK = 0x0E000300

@@ -17,7 +17,7 @@ from oesvc.kernel.constants import (
     Priority,
 )
 from oesvc.kernel.plane_config import PlaneConfig
-from oesvc.kernel.spd import EVERYWHERE, Network, Policy, Selector, Template
+from oesvc.kernel.spd import EVERYWHERE, INGRESS, Network, Policy, Selector, Template
 
 NEVER_FORWARDED: tuple[Network, ...] = (
     IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"), IPv4Network("224.0.0.0/4"),
@@ -54,6 +54,18 @@ def exempt_selectors(config: PlaneConfig) -> Iterator[Selector]:
                 yield Selector(source, EVERYWHERE[source.version], protocol, 0, port)
 
 
+def port_policies(config: PlaneConfig) -> Iterator[Policy]:
+    """Ports that are no matter of opportunistic encryption; their answers may come by a tunnel or by none."""
+    either = Template(0, None, optional=True)
+    for network, ports, dropped in config.port_rules:
+        priority = Priority.PORTS - bool(ports.source) - bool(ports.destination)
+        for source in (one for one in protected(config) if one.version == network.version):
+            there = Selector(source, network, ports.protocol, ports.source, ports.destination)
+            back = Selector(network, source, ports.protocol, ports.destination, ports.source)
+            yield Policy(Direction.OUT, there, priority, XFRM_POLICY_BLOCK if dropped else XFRM_POLICY_ALLOW)
+            yield from (Policy(way, back, priority, template=either) for way in INGRESS if not dropped)
+
+
 def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
     """Error messages of this host pass, except where nothing may go in clear; the longest prefix decides.
 
@@ -76,6 +88,7 @@ def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
     return [
         *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)),
         *icmp_error_policies(config),
+        *port_policies(config),
         *(Policy(Direction.OUT, Selector(source, EVERYWHERE[source.version]), Priority.TRAP, XFRM_POLICY_ALLOW, trap)
           for source in protected(config)),
     ]
@@ -87,6 +100,8 @@ def remaining_policies(config: PlaneConfig) -> list[Policy]:
     return [
         *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)
           if selector.destination.version in blocked),
+        *(policy for policy in port_policies(config)
+          if policy.direction is Direction.OUT and policy.selector.destination.version in blocked),
         *(Policy(Direction.OUT, Selector(source, network), Priority.TRAP + LONGEST - network.prefixlen, action)
           for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
           for network in networks for source in protected(config) if source.version == network.version),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from oesvc.ipsec.flow import Address
+from oesvc.ipsec.ports import Ports
 from oesvc.kernel.spd import Network
 
 
@@ -20,12 +21,16 @@ class PlaneConfig:
     "Destinations of the deny and OE-paranoid classes: blocked also while no daemon runs."
     spared: tuple[Network, ...] = ()
     "Destinations of the other classes that lie within those; the longest prefix decides."
+    port_rules: tuple[tuple[Network, Ports, bool], ...] = ()
+    "Datagrams to these prefixes that are let pass in clear, or (True) dropped, whatever becomes of their flow."
     resolver_sources: tuple[Network, ...] = ()
     "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
     idle_seconds: int = 30
     "A flow not used for so long is reported (RFC 4322 section 3.4.1); 0 for never."
     icmp_on_deny: bool = False
     "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
+    icmp_rules: tuple[tuple[Network, bool], ...] = ()
+    "Destinations for which that is decided by themselves; the longest prefix counts."
     queue_number: int = 4322
     "Of NFQUEUE, 0 to 65535."
     queue_length: int = 20_000

@@ -5,7 +5,7 @@ At prerouting, because the SPD is looked up before the forward hook: what is hel
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from oesvc.interfaces import PlaneError
@@ -34,6 +34,7 @@ table inet {table} {{
     ip saddr @resolvers4 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
     ip6 saddr @resolvers6 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
     icmpv6 type {{ {discovery} }} accept
+    {port_rules}
   }}
   # For datagrams of this host from an address that is no source, which has no trap in the SPD: one that came later.
   chain closed {{
@@ -65,6 +66,9 @@ table inet {table} {{
   set quoted4 {{ typeof @th,160,64; size {pairs}; }}
   set quoted6 {{ typeof @th,128,256; size {pairs}; }}
 
+  chain denied {{
+    {icmp_on_deny}
+  }}
   chain hold {{
     jump spare
     # Where no daemon listens, the traps in the SPD decide.
@@ -72,7 +76,7 @@ table inet {table} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
-{icmp_on_deny}
+    jump denied
     {inside}ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
     {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
   }}
@@ -90,9 +94,11 @@ table inet {table} {{
 }}
 """
 
-ICMP_ON_DENY = """\
-    ip saddr . ip daddr @denied4 limit rate 10/second reject with icmp type admin-prohibited
-    ip6 saddr . ip6 daddr @denied6 limit rate 10/second reject with icmpv6 type admin-prohibited"""
+ICMP_ON_DENY = {
+    4: "ip saddr . ip daddr @denied4 limit rate 10/second reject with icmp type admin-prohibited",
+    6: "ip6 saddr . ip6 daddr @denied6 limit rate 10/second reject with icmpv6 type admin-prohibited",
+}
+"By IP version."
 
 FAMILY_NAME = {4: "ip", 6: "ip6"}
 
@@ -112,7 +118,7 @@ def ruleset(config: PlaneConfig) -> str:
     inside = interfaces(config)
     return closed_ruleset(config) + HOLDING.format(
         table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
-        inside=f"iifname {inside} " if inside else "", icmp_on_deny=ICMP_ON_DENY if config.icmp_on_deny else "",
+        inside=f"iifname {inside} " if inside else "", icmp_on_deny="\n    ".join(icmp_on_deny(config)),
         icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
 
 
@@ -124,7 +130,8 @@ def closed_ruleset(config: PlaneConfig) -> str:
         exempt=network_sets("exempt", exempt_destinations(config)),
         resolvers=network_sets("resolvers", config.resolver_sources),
         to_inside=f"oifname {inside} return" if inside else "", never_clear="\n    ".join(never_clear(config)),
-        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY))
+        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
+        port_rules="\n    ".join(port_rules(config)))
 
 
 def interfaces(config: PlaneConfig) -> str:
@@ -137,12 +144,34 @@ def quoted(name: str) -> str:
 
 
 def never_clear(config: PlaneConfig) -> Iterator[str]:
-    """Rules by destination, the longest prefix first."""
-    verdicts = dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept")
+    """Rules for what must not go in clear, from an address that is no source."""
+    return by_destination(dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept"))
+
+
+def by_destination(verdicts: Mapping[Network, str]) -> Iterator[str]:
+    """Rules, the longest prefix first."""
     of_length = sorted(verdicts, key=lambda network: (network.version, -network.prefixlen, verdicts[network]))
     for (version, _, verdict), networks in groupby(
             of_length, lambda network: (network.version, network.prefixlen, verdicts[network])):
         yield f"{FAMILY_NAME[version]} daddr {{ {', '.join(map(str, networks))} }} {verdict}"
+
+
+def icmp_on_deny(config: PlaneConfig) -> Iterator[str]:
+    """Rules that answer what is denied."""
+    yield from by_destination({network: ICMP_ON_DENY[network.version] if answered else "return"
+                               for network, answered in config.icmp_rules})
+    if config.icmp_on_deny:
+        yield from ICMP_ON_DENY.values()
+
+
+def port_rules(config: PlaneConfig) -> Iterator[str]:
+    """Rules for what is no matter of opportunistic encryption; those that say more of the ports come first."""
+    for network, ports, dropped in sorted(config.port_rules, key=lambda rule: (not rule[1].source) +
+                                          (not rule[1].destination)):
+        sides = (("sport", ports.source), ("dport", ports.destination))
+        ends = "".join(f" th {side} {port}" for side, port in sides if port)
+        yield (f"{FAMILY_NAME[network.version]} daddr {network} meta l4proto {ports.protocol}{ends} "
+               f"{'drop' if dropped else 'accept'}")
 
 
 def numbers(values: Iterable[int]) -> str:

@@ -85,6 +85,8 @@ class Template:
 
     reqid: int
     gateways: Flow | None
+    optional: bool = False
+    "For what comes in: out of any tunnel, or out of none."
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def template_fields(template: Template, version: int) -> dict[str, Any]:
     return {
         "id_daddr": outer.destination.packed if outer else b"", "saddr": outer.source.packed if outer else b"",
         "id_proto": IPPROTO_ESP, "family": FAMILY[outer.source.version if outer else version],
-        "reqid": template.reqid, "mode": XFRM_MODE_TUNNEL if outer else XFRM_MODE_TRANSPORT,
+        "reqid": template.reqid, "mode": XFRM_MODE_TUNNEL if outer or template.optional else XFRM_MODE_TRANSPORT,
+        "optional": template.optional,
         "aalgos": 0xFFFFFFFF, "ealgos": 0xFFFFFFFF, "calgos": 0xFFFFFFFF}
 
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from oesvc.interfaces import PlaneError
+from oesvc.ipsec.ports import Ports
 from oesvc.kernel import ruleset
 from oesvc.kernel.constants import XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, Direction, Priority
 from oesvc.kernel.exemptions import LONGEST, remaining_policies, standing_policies
@@ -163,3 +165,72 @@ def test_settings_are_written_and_their_former_values_returned(tmp_path) -> None
     (tmp_path / "xfrm_acq_expires").write_text("30\n")
     assert set_kernel({"xfrm_acq_expires": 5}, tmp_path) == {"xfrm_acq_expires": 30}
     assert (tmp_path / "xfrm_acq_expires").read_text() == "5\n"
+
+
+PORTS = replace(CONFIG, port_rules=(
+    (ip_network("198.51.100.0/24"), Ports(6, 0, 80), False), (ip_network("198.51.100.0/24"), Ports(6), True),
+    (ip_network("203.0.113.0/24"), Ports(6, 0, 22), False), (ip_network("2001:db8:7::/48"), Ports(17, 443, 0), False)))
+
+
+@pytest.mark.conformance("C-3.2-05")
+@pytest.mark.parametrize(("datagram", "action"), [
+    (("192.1.0.65", "198.51.100.9", 6, 5000, 80), XFRM_POLICY_ALLOW),
+    (("192.1.0.65", "198.51.100.9", 6, 80, 5000), XFRM_POLICY_BLOCK),
+    (("192.1.1.4", "203.0.113.9", 6, 5000, 22), XFRM_POLICY_ALLOW),
+    (("2001:db8:1::65", "2001:db8:7::9", 17, 443, 5000), XFRM_POLICY_ALLOW)])
+def test_excepted_ports_are_decided_before_their_flow(datagram: tuple[str, str], action: int) -> None:
+    found = verdict(standing_policies(PORTS, TRAP), *datagram)
+    assert found and found[0] < Priority.FLOW and found[1] == action
+    assert verdict(standing_policies(PORTS, TRAP), *datagram[:2], 17, 5000, 80) == (Priority.TRAP, XFRM_POLICY_ALLOW)
+
+
+def test_excepted_ports_of_what_stays_blocked_after_a_stop_stay_excepted() -> None:
+    found = verdict(remaining_policies(PORTS), "192.1.0.65", "203.0.113.9", 6, 5000, 22)
+    assert found and found[1] == XFRM_POLICY_ALLOW
+
+
+def test_answers_of_excepted_ports_may_come_by_a_tunnel_or_by_none() -> None:
+    back = [policy for policy in standing_policies(PORTS, TRAP) if policy.direction != Direction.OUT]
+    assert {policy.direction for policy in back} == {Direction.IN, Direction.FWD}
+    assert all(policy.template == Template(0, None, optional=True) for policy in back)
+    assert "198.51.100.0/24 -> 192.1.0.0/24 protocol 6 ports 80-0" in {str(policy.selector) for policy in back}
+    assert not [policy for policy in back if policy.selector == Selector(
+        ip_network("198.51.100.0/24"), ip_network("192.1.0.0/24"), 6)], "what is dropped has no answers"
+
+
+CONNECT = """
+import socket, sys
+for port in map(int, sys.argv[1:]):
+    with socket.socket() as calling:
+        calling.bind(("192.1.1.77", 0))
+        calling.settimeout(1)
+        try:
+            calling.connect(("203.0.113.9", port))
+        except ConnectionRefusedError:
+            print("passed")
+        except OSError:
+            print("dropped")
+"""
+
+
+@pytest.mark.conformance("C-3.2-05")
+def test_hooks_spare_excepted_ports_and_only_those(tmp_path) -> None:
+    """Asked of this kernel's nftables: to a destination that is never in clear, from an address that is no source."""
+    rules = tmp_path / "rules"
+    rules.write_text(ruleset.ruleset(replace(PORTS, inside=(), icmp_rules=((ip_network("203.0.113.0/24"), True),))))
+    done = subprocess.run(["unshare", "-rn", "sh", "-ec", f"""
+        ip link set lo up
+        for address in 192.1.1.77/32 203.0.113.9/32; do ip address add $address dev lo; done
+        sed -i 's/fib daddr type.*//; s/queue flags.*/drop/' {rules}
+        nft -f {rules}
+        exec {sys.executable} -c '{CONNECT}' 22 23"""], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["passed", "dropped"], done.stderr
+
+
+def test_denials_are_answered_by_the_longest_prefix_that_says_so() -> None:
+    text = ruleset.ruleset(PlaneConfig(icmp_on_deny=True, icmp_rules=(
+        (ip_network("203.0.113.0/24"), False), (ip_network("203.0.113.128/25"), True))))
+    denied = text.partition("chain denied {")[2].partition("}\n  chain")[0]
+    assert [line.strip().split(" }")[0] for line in denied.splitlines() if "203" in line] == [
+        "ip daddr { 203.0.113.128/25", "ip daddr { 203.0.113.0/24"]
+    assert denied.strip().splitlines()[1].endswith("return")
