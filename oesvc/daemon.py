@@ -26,6 +26,8 @@ from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
 from oesvc.oe.paths import Choice
+from oesvc.partners import Partners
+from oesvc.recovery import Recovery
 from oesvc.statistics import Statistics
 from oesvc.tunnels import Tunnels
 
@@ -43,10 +45,12 @@ class KeyingDaemon:
                  send: Callable[[Datagram], None], local_address: Callable[[Address], Address],
                  is_ours: Callable[[Address], bool], choice: Choice = Choice.LAST_KEYED,
                  calculate: Callable[[ike.Job], "Deferred[Any]"] = maybeDeferred,
-                 key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None) -> None:
+                 key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None,
+                 partners: Partners | None = None) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
         `choice` is among several gateways of a host (section 8);
-        `calculate` does a job, in a thread where there are some; `key_directory` is for Wireshark's files.
+        `calculate` does a job, in a thread where there are some; `key_directory` is for Wireshark's files;
+        `partners` are the connected gateways, in storage that survives us or in memory alone.
         """
         self.connections = connections
         self.discovery = discovery
@@ -62,10 +66,14 @@ class KeyingDaemon:
         self.local_address = local_address
         self.is_ours = is_ours
         self._lifespans = Alarm(clock, self._lifespans_ended)
+        self.partners = partners or Partners()
+        self.recovery = Recovery(self.partners, clock, key=self._key_anew,
+                                 disown=lambda *spi: self.keying.disown(*spi))
         self.keying = Keying(
             engine=engine, discovery=discovery, plane=plane, connections=connections, tunnels=self.tunnels,
             notes=self.notes, key_log=self.key_log, statistics=self.statistics, clock=clock, send=send,
-            is_ours=is_ours, calculate=calculate, tell=self.tell)
+            is_ours=is_ours, calculate=calculate, tell=self.tell, partners=self.partners,
+            spi_refused=self.recovery.spi_refused)
         self.multihoming = Multihoming(choice, plane, self.tunnels, clock, self.tell)
 
     # What the forwarding plane reports
@@ -104,6 +112,15 @@ class KeyingDaemon:
         connection = self.connections.get(flow)
         if connection is not None and connection.deadline is not None:
             self.tell(connection, ev.LifespanEnded())
+
+    def _key_anew(self, flow: Flow, why: str) -> None:
+        """Key with a flow's gateway although no datagram waits for that (sections 3.2.6 and 9.3)."""
+        connection = self.connections.get(flow)
+        if connection is not None and connection.tunnel is not None:
+            self.tell(connection, ev.KeysDoubted(why))
+        else:
+            self.notes.take(flow, f"its gateway is to be keyed with anew: {why}")
+            self.acquired(flow)
 
     # Connections
 

@@ -3,8 +3,9 @@
 import os
 import random
 import socket
+import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
@@ -14,6 +15,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,6 +39,7 @@ from oesvc.journal import Journal
 from oesvc.kernel.addresses import outside_addresses
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
+from oesvc.kernel.unknown_spis import UnknownSpis
 from oesvc.keys.key_pair import KeyPairError, load
 from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
 from oesvc.oe.classes import Network
@@ -44,6 +47,8 @@ from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.metrics import Collector, MetricsSite
+from oesvc.partners import FILE_NAME as PARTNERS
+from oesvc.partners import PartnerFile, Partners
 from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 from oesvc.unreachable import UnreachablePort
@@ -91,8 +96,11 @@ class GatewayService(Service):
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours, choice=config.multi_homing,
             calculate=self._arithmetic.calculate,
+            partners=Partners(PartnerFile(config.state_directory / PARTNERS),
+                              self._in_thread),
             key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
+        self._unknown_spis = UnknownSpis(reactor, self.daemon.recovery.unknown_spi)
 
     def startService(self) -> "Deferred[None]":
         super().startService()
@@ -105,6 +113,9 @@ class GatewayService(Service):
         await self._plane.start(self.daemon)
         if not self.running:
             return  # to whoever stops us meanwhile
+        await self._recover()
+        if not self.running:
+            return
         self._try_resolvers()
         self._anchors.start(self._resolver.fetch_keys, self._resolver.trust, self._reactor, time.time)
         self._listen_for_control()
@@ -144,6 +155,23 @@ class GatewayService(Service):
             # Silence is then the only failure that there is.
             self.log.error("ICMP errors about IKE are not heard: {error}", error=error)
 
+    async def _recover(self) -> None:
+        """Former partners hear of us (section 9.3); and we hear of those whose SPIs we have lost."""
+        try:
+            self.daemon.recovery.greet(await self.daemon.partners.restore())
+        except (sqlite3.Error, OSError) as error:
+            self.log.error("the list of connected gateways cannot be kept in {folder}: {error}; after a crash former "
+                           "partners are not told that we have lost their tunnels",
+                           folder=self._config.state_directory, error=error)
+        try:
+            await self._unknown_spis.start()
+        except PlaneError as error:
+            # Who sends into the void then finds out by itself (RFC 3706).
+            self.log.error("ESP by SPIs that we do not have is not noticed: {error}", error=error)
+
+    def _in_thread(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
     def _unreachable(self, local: Endpoint, peer: Address) -> None:
         if local in self._ports:
             self.daemon.peer_unreachable(peer)
@@ -174,7 +202,8 @@ class GatewayService(Service):
         Fires when each part has stopped, whatever became of the others.
         """
         super().stopService()
-        parts = [self.daemon.close, self._anchors.close, *(port.close for port in self._icmp),
+        parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close,
+                 self._anchors.close, *(port.close for port in self._icmp),
                  *(port.transport.stopListening for port in self._ports.values()),
                  *(port.stopListening for port in (self._control, self._metrics) if port),
                  self._resolver.close, self._plane.stop]

@@ -151,6 +151,9 @@ class KeyingEngine(Protocol):
     def peer_unreachable(self, peer: Address, now: float) -> None:
         """An ICMP unreachable came for our messages; counts only when consistent and alone (section 9.2)."""
 
+    def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
+        """Tell a peer, as well as we can, that we do not receive by an SPI which it sends by (section 3.2.6)."""
+
     def close(self, now: float) -> None:
         """Announce the end of all tunnels and channels; from now on negotiations are ignored (section 9.3)."""
 

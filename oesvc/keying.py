@@ -24,6 +24,7 @@ from oesvc.oe.connections import Connections
 from oesvc.oe.delegation import Delegation
 from oesvc.oe.machine import State
 from oesvc.outcomes import FAILURES
+from oesvc.partners import Partners
 from oesvc.statistics import Statistics
 from oesvc.tunnels import TunnelRecord, Tunnels
 
@@ -40,8 +41,9 @@ class Keying:
                  tunnels: Tunnels, notes: Notes, key_log: KeyLog, statistics: Statistics, clock: Clock,
                  send: Callable[[Datagram], None], is_ours: Callable[[Address], bool],
                  calculate: Callable[[ike.Job], "Deferred[Any]"],
-                 tell: Callable[[Connection, ev.Event], None]) -> None:
-        """`tell` hands an event to a connection; the rest is as in KeyingDaemon."""
+                 tell: Callable[[Connection, ev.Event], None], partners: Partners,
+                 spi_refused: Callable[[Address, Flow, str], object]) -> None:
+        """`tell` hands an event to a connection, `spi_refused` tells Recovery; the rest is as in KeyingDaemon."""
         self.engine = engine
         self._discovery = discovery
         self._plane = plane
@@ -55,6 +57,8 @@ class Keying:
         self._is_ours = is_ours
         self._calculate = calculate
         self._tell = tell
+        self._partners = partners
+        self._spi_refused = spi_refused
         self._deadline = Alarm(clock, partial(self._call, engine.handle_deadline))
 
     def receive_datagram(self, datagram: Datagram) -> None:
@@ -72,6 +76,10 @@ class Keying:
                                       self._clock.seconds(), within)
         self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True))
         self.turn()
+
+    def disown(self, local: Address, peer: Address, spi: int) -> None:
+        """A gateway sends by an SPI that we do not have: tell it."""
+        self._call(lambda now: self.engine.disown(local, peer, spi, now))
 
     def close(self) -> None:
         """Tell all peers that this gateway goes; no negotiation is begun or answered from now on (section 9.3)."""
@@ -185,6 +193,7 @@ class Keying:
         self._tunnels.settle(tunnel)
         tunnel.identity = event.identity
         self._discovery.has_answered(event.peer)
+        self._partners.connected(event.tunnel, event.peer, event.flow)
         detail = f"with {event.peer}, which proved to be {event.identity}; {tunnel.protection}"
         self._tell(connection, ev.TunnelNegotiated(detail, event.tunnel, Flow(event.local, event.peer),
                                                   tunnel.begun_here))
@@ -240,6 +249,7 @@ class Keying:
             # What the peer deletes while it proposes anew is wanted on: its flow is held until the new tunnel stands.
             wanted_on = self._tunnels.is_proposed(event.flow)
             self._tell(connection, (ev.HardLifetimeReached if wanted_on else lost)(event.detail))
+        self._partners.parted(event.tunnel)
         if tunnel := self._tunnels.end(event.tunnel):
             self.take_out(tunnel, tunnel.sas)
 
@@ -256,6 +266,10 @@ class Keying:
         counting, removing = self._plane.traffic(sas), self._plane.remove_sas(tunnel.flow, sas)
         log_failure(counting.addCallback(tell), f"{tunnel.flow}: final counts")
         log_failure(removing, f"{tunnel.flow}: removal of SAs")
+
+    @hear.register
+    def _(self, event: ike.SpiRefused) -> None:
+        self._spi_refused(event.peer, event.flow, event.detail)
 
     @hear.register
     def _(self, event: ike.ChannelUp) -> None:

@@ -23,6 +23,7 @@ from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.connections import Connections
 from oesvc.oe.paths import Choice
+from oesvc.partners import Partners
 from tests.fakes import FakePlane, FakeResolver
 from tests.oe.parts import ALICE, BOB, SG_A, SG_B
 from tests.oe.test_authorization import strings
@@ -62,7 +63,9 @@ class Gateway:
 
     def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
                  of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER,
-                 choice: Choice = Choice.LAST_KEYED) -> None:
+                 choice: Choice = Choice.LAST_KEYED,
+                 partners: Partners | None = None) -> None:
+        self.alive = True
         self.diary: list[tuple[object, ...]] = []
         self.plane = FakePlane(self.diary)
         self.entropy = random.Random(name)
@@ -71,7 +74,8 @@ class Gateway:
             connections=Connections(table(default=of_class), Lifespans()),
             discovery=Discovery(resolver, dnssec, lambda: 0.5), plane=self.plane,
             engine=IkeEngine(EngineConfig(private_key(name)), self.entropy.randbytes), journal=Journal(),
-            clock=wire.clock, unix_time=wire.clock.seconds, send=wire.send, local_address=lambda peer: address,
+            clock=wire.clock, unix_time=wire.clock.seconds, partners=partners, local_address=lambda peer: address,
+            send=lambda datagram: wire.send(datagram) if self.alive else None,
             is_ours=lambda other: other in (address, client), choice=choice)
         wire.gateways[address] = self
 
@@ -103,6 +107,13 @@ class Pair:
     def publish_key(self, address: Address, *keys: RsaPublicKey) -> None:
         rdatas = [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys]
         self.publish(address, KEY, rdatas, SecurityStatus.SECURE)
+
+    def reboot_b(self, partners: Partners | None = None) -> Gateway:
+        """SG-B loses its power, and begins anew knowing nothing, or only who its partners were."""
+        self.b.alive = False
+        self.b = Gateway("b", SG_B, BOB, self.wire, self.resolver, ConnectionClass.OE_PERMISSIVE, partners=partners)
+        self.b.entropy.seed("another life")
+        return self.b
 
     def publish_delegation(self, host: Address, gateway: Address, key: RsaPublicKey,
                            status: SecurityStatus = SecurityStatus.SECURE) -> None:

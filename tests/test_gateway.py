@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 
@@ -82,6 +82,12 @@ class Service(GatewayService):
         pass
 
     _listen_for_unreachables = _open_ike_ports
+
+    async def _recover(self):
+        pass
+
+    def _in_thread(self, function, *args):
+        return maybeDeferred(function, *args)
 
     def _try_resolvers(self):
         self.tried.append("the resolvers")

@@ -170,6 +170,16 @@ class TunnelLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SpiRefused:
+    """Somebody says, and nothing vouches for it, that the peer does not have the SPI that a tunnel sends by (3.2.6)."""
+
+    tunnel: TunnelId
+    flow: Flow
+    peer: Address
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelGone:
     """A deletion that we began is over: confirmed by the peer, or given up after three tries (section 3.4.2)."""
 
@@ -208,4 +218,5 @@ class DatagramRefused:
 
 
 IkeEvent = (Work | KeysWanted | ChannelUp | ChannelFailed | TunnelProposed | SasReady | TunnelUp | LifetimeShortened
-            | TunnelMoved | TunnelFailed | TunnelDeleted | TunnelLost | TunnelGone | MessageSeen | DatagramRefused)
+            | TunnelMoved | TunnelFailed | TunnelDeleted | TunnelLost | SpiRefused | TunnelGone | MessageSeen
+            | DatagramRefused)

@@ -77,9 +77,10 @@ class Direction(IntEnum):
     FWD = 2
 
 
-# From the protocol: linux/netfilter/nfnetlink.h, nfnetlink_queue.h, nf_tables.h, netfilter.h
+# From the protocol: linux/netfilter/nfnetlink.h, nfnetlink_queue.h, nfnetlink_log.h, nf_tables.h, netfilter.h
 
 NFNL_SUBSYS_QUEUE = 3
+NFNL_SUBSYS_ULOG = 4
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN = 0x10
 NFNL_MSG_BATCH_END = 0x11
@@ -103,6 +104,12 @@ NFQA_CFG_FLAGS = 5
 NFQA_CFG_F_GSO = 4
 NFQNL_CFG_CMD_BIND = 1
 NFQNL_COPY_PACKET = 2
+
+NFULNL_MSG_PACKET = 0
+NFULNL_MSG_CONFIG = 1
+NFULA_PAYLOAD = 9
+NFULA_CFG_CMD = 1
+NFULNL_CFG_CMD_BIND = 1
 
 NFNLGRP_NFTABLES = 7
 NFT_MSG_GETTABLE = 1

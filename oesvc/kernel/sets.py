@@ -70,10 +70,10 @@ def element(kind: int, name: str, flow: Flow) -> Request:
     return table_request(kind, body, f"{deed} the set {name}: {flow}", flags)
 
 
-def table_deleted(message: Message) -> bool:
-    """Whether it says that our table is gone, as after somebody's `nft flush ruleset`."""
+def table_deleted(message: Message, table: str = TABLE) -> bool:
+    """Whether it says that a table of ours is gone, as after somebody's `nft flush ruleset`."""
     return message.kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_DELTABLE and any(
-        kind == NFTA_TABLE_NAME and value == TABLE.encode() + b"\0"
+        kind == NFTA_TABLE_NAME and value == table.encode() + b"\0"
         for kind, value in attributes(message.body[NFGEN.size:]))
 
 

@@ -24,6 +24,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.PeerNotAuthentic: Because.PEER_NOT_AUTHENTIC,
     ev.SasRefused: Because.SAS_REFUSED,
     ev.SoftLifetimeReached: Because.REKEYING,
+    ev.KeysDoubted: Because.REKEYING,
     ev.HardLifetimeReached: Because.KEYS_EXPIRED,
     ev.PeerDeleted: Because.PEER_DELETED,
     ev.PeerLost: Because.PEER_LOST,

@@ -117,6 +117,11 @@ class SoftLifetimeReached(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class KeysDoubted(Event):
+    """Signs, which may be forged, say that the peer does not have our keys, or we not the peer's (3.2.6)."""
+
+
+@dataclass(frozen=True, slots=True)
 class HardLifetimeReached(Event):
     """The forwarding plane dropped the keys."""
 

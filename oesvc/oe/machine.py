@@ -121,6 +121,11 @@ def rekey(connection: "Connection") -> To:
     return To(S.PENDING_OE) if connection.delegations else stay(connection)
 
 
+def doubted(connection: "Connection") -> To:
+    """3.2.6: a cautious attempt at new keys, by a mere responder too; the tunnel stands until it succeeds."""
+    return To(S.PENDING_OE) if connection.delegations else To(S.EXPIRING, begins=lambda c: c.ask())
+
+
 def keyed(connection: "Connection") -> To:
     """3.4.1: a new tunnel has its first lifespan; rekeying leaves the lifespan alone."""
     return To(S.KEYED) if connection.rekeyed else To(S.KEYED, L.FIRST)
@@ -225,6 +230,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.KEYED,        ev.PeerAuthorized):      stay,
     (S.KEYED,        ev.TunnelNegotiated):    keyed,
     (S.KEYED,        ev.SoftLifetimeReached): rekey,
+    (S.KEYED,        ev.KeysDoubted):         doubted,
     (S.KEYED,        ev.HardLifetimeReached): on_by_another_path(keys_lost),
     (S.KEYED,        ev.PeerDeleted):         on_by_another_path(lambda _: To(S.EXPIRED)),
     (S.KEYED,        ev.PeerLost):            on_by_another_path(peer_lost),

@@ -15,7 +15,7 @@ from tests.oe.parts import BY_ANOTHER, BY_SG_B, DENY, PARANOID, connection, foun
 HAPPENINGS = st.one_of(
     st.sampled_from([ev.Acquired(), ev.LifespanEnded(), ev.FoundInUse(), ev.FoundIdle(), ev.PeerAuthorized(),
                      ev.ProposalLapsed(), ev.PeerSilent(), ev.PeerRefused(), ev.PeerNotAuthentic(), ev.SasRefused(),
-                     ev.SoftLifetimeReached(), ev.HardLifetimeReached(), ev.PeerDeleted(), found(),
+                     ev.SoftLifetimeReached(), ev.KeysDoubted(), ev.HardLifetimeReached(), ev.PeerDeleted(), found(),
                      found(BY_SG_B, BY_ANOTHER), ev.DelegationAbsent("", 100.0), ev.LookUpFailed("", 100.0),
                      ev.DelegationBad("", 100.0), ev.PolicyChanged()]),
     st.builds(negotiated, st.integers(1, 4), st.booleans()))

@@ -8,7 +8,7 @@ from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way, WorkId
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import Identity
-from oesvc.ike.v1 import mapping
+from oesvc.ike.v1 import mapping, unknown_spi
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.config import EngineConfig, Entropy
 from oesvc.ike.v1.constants import (
@@ -101,6 +101,10 @@ class IkeEngine:
     def peer_unreachable(self, peer: Address, now: float) -> None:
         self._phase1.unreachable(peer)
 
+    def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
+        if not self._closed:
+            unknown_spi.disown(self._core, self._informational, local, peer, spi)
+
     def close(self, now: float) -> None:
         if not self._closed:
             self._closed = True
@@ -173,6 +177,10 @@ class IkeEngine:
             invited = header.responder_cookie != NO_COOKIE
             (self._phase1.third_message if invited else self._phase1.first_message)(header, data, datagram, now)
             return
+        if header.exchange == ExchangeType.INFORMATIONAL and not header.encrypted:
+            said = open_clear(header, data).notifications()
+            if unknown_spi.refused(self._core, datagram.peer.address, said, vouched=False):
+                return
         if header.responder_cookie != NO_COOKIE:
             raise UnexpectedError("cookies of no keying channel that we have")
         if header.exchange == ExchangeType.AGGRESSIVE_MODE:
@@ -235,6 +243,7 @@ class IkeEngine:
         else:
             notices = message.notifications()
             self._noticed(channel, notices, now)
+            unknown_spi.refused(self._core, channel.peer.address, notices, vouched=True)
             for notification in notices:
                 self._phase2.refused_by_peer(channel, notification)
         for deletion in deletions(message) if channel.standing else []:
