@@ -53,6 +53,7 @@ def session(net: Network) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A TCP session from Alice to Bob: her end and his."""
     with (net["bob"].socket(kind=socket.SOCK_STREAM) as listener,
           net["alice"].socket(kind=socket.SOCK_STREAM) as alice):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((BOB, PORT))
         listener.listen()
         alice.settimeout(PATIENCE)
