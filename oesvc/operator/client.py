@@ -2,15 +2,18 @@
 
 import json
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 "Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
+PEER_CREDENTIALS = struct.Struct("iII")
+"Process, user and group: struct ucred of unix(7)."
 ANSWER_WITHIN = 10.0
 ANSWER_OF_DNS_WITHIN = 40.0
 "Seconds. A look-up of the DNS may take eight, and the keys of a gateway are looked up after its records."
@@ -49,12 +52,24 @@ def follow(control: Path, question: dict[str, Any],
         raise CommandError(f"the daemon at {control} gave no answer: {error}") from None
 
 
-def look_up_alone(file: Path, question: dict[str, Any]) -> dict[str, Any]:
+def pid_of_daemon(control: Path) -> int | None:
+    """The process that listens there; None where there is none."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(control))
+            pid: int = PEER_CREDENTIALS.unpack(client.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))[0]
+            return pid
+    except OSError:
+        return None
+
+
+def look_up_alone(file: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """In a process of its own, which asks the resolvers of the configuration. Raises CommandError."""
     command = [sys.executable, "-m", "oesvc.operator.alone", str(file)]
-    done = subprocess.run(command, input=json.dumps(question), stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, input=json.dumps(questions), stdout=subprocess.PIPE, text=True, check=False)
     try:
-        return answer_in(json.loads(done.stdout))
+        return [answer_in(reply) for reply in json.loads(done.stdout)]
     except ValueError:
         raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
 

@@ -23,6 +23,7 @@ from oesvc.operator.client import (
     ask,
     look_up_alone,
 )
+from oesvc.operator.doctor import command as doctor
 from oesvc.operator.inquiry import TYPES, Inquiry
 
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"oegw {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     live.add(commands, asking)
+    doctor.add(commands, asking)
 
     dns = commands.add_parser("dns", parents=[asking], help="what the DNS says of a host, and why it is believed",
                               description="Look up what the DNS says of a host or a gateway: the chain of trust link "
@@ -108,7 +110,7 @@ def _dns(options: argparse.Namespace) -> int:
             raise NoDaemonError
         answer = ask(live.control(options), question, ANSWER_OF_DNS_WITHIN)
     except NoDaemonError:
-        answer = look_up_alone(options.config, question)
+        (answer,) = look_up_alone(options.config, [question])
         if not (options.alone or options.json):
             print("(no daemon answers: this is what one would see)", file=sys.stderr)
     live.show(options, answer, dns_text.dns)
