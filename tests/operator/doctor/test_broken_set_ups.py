@@ -83,7 +83,9 @@ CASES = (
               lambda own, other: ["14.0.1.192.in-addr.arpa. IN CNAME 14.0-63.0.1.192.in-addr.arpa."],
               "no record lets this gateway act for 192.1.0.14: the alias 14.0.1.192.in-addr.arpa. leads to "
               "14.0-63.0.1.192.in-addr.arpa., where there is none (RFC 2317)"),
-    Case("expired signature", "the TXT record of 192.1.2.4 cannot be believed: the DNSKEY records of 2.1.192.in-addr.arpa.: ", gateway=OF_EXPIRED_ZONE,
+    Case("expired signature",
+         "the TXT record of 192.1.2.4 cannot be believed: the DNSKEY records of 2.1.192.in-addr.arpa.: ",
+         gateway=OF_EXPIRED_ZONE,
          records=lambda own, other: records(OF_EXPIRED_ZONE, [], own)),
     Case("unsigned zone of a client", "the records of 192.1.3.65 are not signed", host=OF_UNSIGNED_ZONE,
          records=lambda own, other: [delegation_record(OF_UNSIGNED_ZONE, GATEWAY, own)]),
