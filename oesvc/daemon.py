@@ -25,6 +25,7 @@ from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections
+from oesvc.oe.machine import State
 from oesvc.oe.paths import Choice
 from oesvc.partners import Partners
 from oesvc.recovery import Recovery
@@ -33,6 +34,9 @@ from oesvc.tunnels import Tunnels
 
 GRACE = 10.0
 "Seconds that a replaced tunnel still receives: its peer sends by it until our last message has come, often repeated."
+
+UNDER_WAY = (State.POTENTIAL_OE, State.PENDING_OE)
+"States that the journal tells of, but not the log: that has a line an outcome."
 
 
 class KeyingDaemon:
@@ -137,7 +141,8 @@ class KeyingDaemon:
         if (connection.settled_state, connection.gateway) != before:
             text = f"{connection.state.value}: {connection.reason}"
             self.notes.take(connection.flow, text)
-            self.log.info("{flow}: {text}", flow=connection.flow, text=text)
+            if connection.state not in UNDER_WAY:
+                self.log.info("{flow}: {text}", flow=connection.flow, text=text)
         for action in todo:
             self.perform(action, connection)
         self.connections.schedule(connection)

@@ -51,8 +51,10 @@ def make_name(labels: "list[bytes] | tuple[bytes, ...]") -> Name:
 
 def name_text(name: Name) -> str:
     r"""Zone-file form with the final dot; what is not a letter, digit or one of -_/* becomes \DDD."""
+    if _PLAIN.issuperset(b"".join(name)):
+        return b".".join(name).decode("ascii") + "."
     return "".join("".join(chr(octet) if octet in _PLAIN else f"\\{octet:03d}" for octet in label) + "."
-                   for label in name) or "."
+                   for label in name)
 
 
 def reverse_name(address: Address) -> Name:

@@ -5,7 +5,8 @@ Packed by hand and not by `nlmsg`: a stream on hold costs every datagram's worth
 
 import struct
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,17 @@ VERDICT = (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_VERDICT
 CONFIG = (NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_CONFIG
 
 
+shared_address = lru_cache(maxsize=8192)(ip_address)
+"From octets. Many flows have the same address at one end, and keep it for hours."
+
+
 def read_flow(packet: bytes) -> Flow | None:
     """Source and destination of an IP datagram; None for what is none."""
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20:
-        return Flow(IPv4Address(packet[12:16]), IPv4Address(packet[16:20]))
+        return Flow(shared_address(packet[12:16]), shared_address(packet[16:20]))
     if version == 6 and len(packet) >= 40:
-        return Flow(IPv6Address(packet[8:24]), IPv6Address(packet[24:40]))
+        return Flow(shared_address(packet[8:24]), shared_address(packet[24:40]))
     return None
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -254,7 +254,7 @@ class LinuxForwardingPlane:
                        gateways: Flow | None = None) -> "Deferred[None]":
         """See ForwardingPlane."""
         if policy is ForwardingPolicy.HOLD:
-            return self._flows.run(flow, self._withdraw)
+            return self._flows.run(flow, self._withdraw) if self._flows.get(flow) else succeed(None)
         return self._flows.run(flow, self._enforce, policy, gateways)
 
     def _request(self, *requests: Request) -> "Deferred[list[Message]]":

@@ -113,6 +113,9 @@ class ClassTable:
             same_length[int(network.network_address)] = line
         self._lengths = {version: sorted((length for v, length in self._by_length if v == version), reverse=True)
                          for version in (4, 6)}
+        self._otherwise = {
+            network.version: PolicyLine(network, default, "no policy line matches; this is the default", options)
+            for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))}
         self.dnssec_policies = frozenset((options.dnssec, *(line.options.dnssec for line in self.lines)))
         "All that classes ask for; None stands for that of the configuration."
 
@@ -128,9 +131,7 @@ class ClassTable:
             line = self._by_length[destination.version, length].get(number >> host_bits << host_bits)
             if line is not None:
                 return line
-        everything = IPv4Network("0.0.0.0/0") if destination.version == 4 else IPv6Network("::/0")
-        return PolicyLine(everything, self.default, "no policy line matches; this is the default",
-                          self.default_options)
+        return self._otherwise[destination.version]
 
     def port_rules(self) -> Iterator[tuple[Network, Ports, bool]]:
         """The port lines, each for as much of its prefix as no line with a longer one is about."""

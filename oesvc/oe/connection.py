@@ -10,7 +10,7 @@ from oesvc.oe.classes import ConnectionClass, PolicyLine
 from oesvc.oe.delegation import Delegation
 from oesvc.oe.machine import AGING, FORWARDING, TRANSITIONS, State, To
 from oesvc.oe.paths import Path, Paths, adopted, moved, preferred, without
-from oesvc.oe.reasons import Because, Reason
+from oesvc.oe.reasons import Because, Reason, reason
 
 REASONS: dict[type[ev.Event], Because] = {
     ev.DelegationFound: Because.KEYING,
@@ -69,10 +69,10 @@ class Connection:
         self.state_under_review: State = State.NONEXISTENT
         self.forwarding: ForwardingPolicy | None = None
         "The policy last asked of the forwarding plane."
-        self.reason = Reason(CLASS_REASONS[line.connection_class], str(line))
+        self.reason = reason(CLASS_REASONS[line.connection_class], str(line))
         self.lifespan_ends = 0.0
         self.scheduled: float | None = None
-        "The deadline that the table of connections has noted."
+        "When the table of connections looks at its deadline."
         self.looking_up = False
         self.delegations: tuple[Delegation, ...] = ()
         self.delegations_changed = False
@@ -89,6 +89,10 @@ class Connection:
         "Its tunnels: by the first it sends, from all it receives (section 8)."
         self._answer_expires: float | None = None
         self._now = 0.0
+
+    def __lt__(self, other: "Connection") -> bool:
+        """In heaps, of equal deadlines none is the first."""
+        return False
 
     @property
     def connection_class(self) -> ConnectionClass:
@@ -195,7 +199,7 @@ class Connection:
         because = REASONS.get(type(event))
         unheard = isinstance(event, ev.LookUpFailed) and self.tunnel is not None
         if because is not None and not unheard:
-            self.reason = Reason(because, event.detail)
+            self.reason = reason(because, event.detail)
         match event:
             case ev.DelegationFound():
                 self._take_answer(event)
@@ -240,7 +244,7 @@ class Connection:
             self.reason = self._path_reason(event)
 
     def _path_reason(self, event: ev.Event) -> Reason:
-        return Reason(Because.TUNNEL_STANDS, f"of several, it is sent by {self.gateway} now; {event.detail}")
+        return reason(Because.TUNNEL_STANDS, f"of several, it is sent by {self.gateway} now; {event.detail}")
 
     def _take_answer(self, event: ev.Answered) -> None:
         self.looking_up = False

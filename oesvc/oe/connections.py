@@ -1,8 +1,8 @@
 """All connections of a gateway: instances by flow, classes by prefix, and who is due next."""
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 
 from oesvc.ipsec.flow import Flow
 from oesvc.oe.aging import Lifespans
@@ -14,10 +14,12 @@ MAX_FLOWS = 200_000
 """The set of flows that the kernel lets pass holds somewhat more."""
 LOOKED_AT = 64
 "Connections, for one that can go; of the rest it is the next ones' turn the next time."
+DUE_AT_ONCE = 16
+"The kernel is asked about each; more answers would come than the reactor reads in one turn."
 
 
 class Connections:
-    """The connection table. Deadlines lie in a heap; an entry whose time is no longer its connection's is stale."""
+    """The connection table. Deadlines lie in a heap; an entry that is not its connection's `scheduled` is stale."""
 
     def __init__(self, classes: ClassTable, lifespans: Lifespans, max_flows: int = MAX_FLOWS) -> None:
         self.classes = classes
@@ -25,8 +27,9 @@ class Connections:
         self._max_flows = max_flows
         self._displaced = 0
         self._by_flow: dict[Flow, Connection] = {}
-        self._heap: list[tuple[float, int, Flow]] = []
-        self._count = 0
+        self._round: deque[Connection] = deque()
+        "Those that have not yet been looked at for one that can go."
+        self._heap: list[tuple[float, Connection]] = []
 
     def __len__(self) -> int:
         return len(self._by_flow)
@@ -50,11 +53,13 @@ class Connections:
         """Where there are too many: an old one without a tunnel, which its next datagram may bring back."""
         if len(self) <= self._max_flows:
             return None
-        for flow, connection in list(islice(self._by_flow.items(), LOOKED_AT)):
-            if connection.state in (State.CLEAR_TEXT, State.DENY):
+        for _ in range(LOOKED_AT):
+            if not self._round:
+                self._round.extend(self)
+            connection = self._round.popleft()
+            if connection.state in (State.CLEAR_TEXT, State.DENY) and self.get(connection.flow) is connection:
                 self._displaced += 1
                 return connection
-            self._by_flow[flow] = self._by_flow.pop(flow)
         return None
 
     def bounds(self) -> dict[str, tuple[int, int, int]]:
@@ -67,36 +72,35 @@ class Connections:
             del self._by_flow[connection.flow]
 
     def schedule(self, connection: Connection) -> None:
-        """Take note of a connection's deadline after it has changed.
-
-        While it has none, as during a rekey, what lies in the heap may be dropped: the same deadline is noted anew.
-        """
-        if connection.deadline == connection.scheduled:
+        """Take note of a connection's deadline after it has changed. One that was put off stays where it lies."""
+        deadline, scheduled = connection.deadline, connection.scheduled
+        if deadline is None or (scheduled is not None and scheduled <= deadline):
             return
-        connection.scheduled = connection.deadline
-        if connection.deadline is not None:
-            self._count += 1
-            heapq.heappush(self._heap, (connection.deadline, self._count, connection.flow))
+        connection.scheduled = deadline
+        heapq.heappush(self._heap, (deadline, connection))
+        if len(self._heap) > 1.25 * len(self) + 64:
+            self._heap = [entry for entry in self._heap if self._is_scheduled(*entry)]
+            heapq.heapify(self._heap)
+
+    def _is_scheduled(self, at: float, connection: Connection) -> bool:
+        return connection.scheduled == at and self.get(connection.flow) is connection
 
     def next_deadline(self) -> float | None:
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else None
+        while self._heap:
+            at, connection = self._heap[0]
+            if connection.deadline == at and self._is_scheduled(at, connection):
+                return at
+            heapq.heappop(self._heap)
+            if connection.scheduled == at:
+                connection.scheduled = None
+                if self.get(connection.flow) is connection:
+                    self.schedule(connection)
+        return None
 
     def due(self, now: float) -> list[Connection]:
-        """The connections whose lifespan has ended; each is told once."""
-        found = []
-        self._drop_stale()
-        while self._heap and self._heap[0][0] <= now:
-            connection = self._by_flow[heapq.heappop(self._heap)[2]]
-            connection.scheduled = None
-            found.append(connection)
-            self._drop_stale()
+        """Connections whose lifespan has ended, some at a time; each is told once."""
+        found: list[Connection] = []
+        while len(found) < DUE_AT_ONCE and (at := self.next_deadline()) is not None and at <= now:
+            found.append(heapq.heappop(self._heap)[1])
+            found[-1].scheduled = None
         return found
-
-    def _drop_stale(self) -> None:
-        while self._heap:
-            deadline, _, flow = self._heap[0]
-            connection = self._by_flow.get(flow)
-            if connection is not None and connection.deadline == connection.scheduled == deadline:
-                return
-            heapq.heappop(self._heap)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 
 class Because(Enum):
@@ -40,3 +41,7 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.because.value}: {self.detail}" if self.detail else self.because.value
+
+
+reason = lru_cache(maxsize=4096)(Reason)
+"A Reason: of very many flows the same one."

@@ -8,7 +8,7 @@ from oesvc.ipsec.flow import Flow
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespan, Lifespans
 from oesvc.oe.classes import ClassTable, PolicyLine
-from oesvc.oe.connections import Connections
+from oesvc.oe.connections import DUE_AT_ONCE, Connections
 from oesvc.oe.machine import State
 from tests.oe.parts import ALICE, BOB, CLEAR, DENY, FLOW, PARANOID, PERMISSIVE, found, negotiated
 
@@ -102,3 +102,46 @@ def test_beyond_the_bound_old_flows_go_that_are_not_encrypted_or_under_way():
 @pytest.mark.parametrize("expires, ends", [(700.0, 700.0), (100.0, 110.0), (1e9, 100.0 + 6 * 3600)])
 def test_lifespan_of_an_answer_is_bounded_below_and_above(expires, ends):
     assert Lifespans().end(Lifespan.ANSWER, 100.0, expires) == ends
+
+
+def test_very_many_that_are_due_are_told_some_at_a_time_and_the_earliest_first():
+    connections = Connections(table(default=CLEAR), Lifespans())
+    for number in range(5 * DUE_AT_ONCE):
+        made = connections.instantiate(Flow(ALICE, ip_address("192.2.0.0") + number))
+        made.handle(ev.Acquired(), number / 100)
+        connections.schedule(made)
+    told = []
+    while connections.next_deadline() is not None:
+        found = connections.due(1e9)
+        assert len(found) == DUE_AT_ONCE
+        told += [connection.flow for connection in found]
+    assert told == [connection.flow for connection in connections]
+
+
+def test_a_deadline_that_is_put_off_again_and_again_is_kept_once():
+    connections = Connections(table(default=CLEAR), Lifespans())
+    connection = connections.instantiate(FLOW)
+    connection.handle(ev.Acquired(), 0.0)
+    for number in range(1000):
+        connection.lifespan_ends = 60.0 + number
+        connections.schedule(connection)
+    assert len(connections._heap) == 1
+    assert connections.due(1058.0) == []
+    assert connections.due(1059.0) == [connection]
+    connection.lifespan_ends = 70.0
+    connections.schedule(connection)
+    connection.lifespan_ends = 65.0
+    connections.schedule(connection)
+    assert connections.next_deadline() == 65.0
+
+
+def test_flows_that_come_and_go_leave_nothing_behind_among_the_deadlines():
+    connections = Connections(table(default=CLEAR), Lifespans())
+    for number in range(10_000):
+        made = connections.instantiate(Flow(ALICE, ip_address("192.2.0.0") + number))
+        made.handle(ev.Acquired(), number)
+        connections.schedule(made)
+        if number >= 100:
+            connections.forget(connections.instantiate(Flow(ALICE, ip_address("192.2.0.0") + number - 100)))
+        assert len(connections._heap) < 200
+    assert connections.next_deadline() == 9900 + 60.0
