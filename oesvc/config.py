@@ -99,6 +99,12 @@ class Config:
     policies: tuple[PolicyLine, ...]
     port_lines: tuple[PortLine, ...]
     lifespans: Lifespans
+    publish_hosts: tuple[Network, ...]
+    publish_primary: str | None
+    "The server that takes dynamic updates; None: the one that the zone's SOA names."
+    publish_tsig_key: Path | None
+    "None: no updates; the administrator publishes."
+    publish_ttl: int
     control_socket: Path
     state_directory: Path
 
@@ -174,6 +180,10 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("lifespans", "low"):           (read.between(float, 1, DAY), "600"),
     ("lifespans", "normal"):        (read.between(float, 1, DAY), "21600"),
     ("lifespans", "in-use-within"): (read.between(float, 1, DAY), "30"),
+    ("publish", "hosts"):           (read.words(read.network), ""),
+    ("publish", "primary"):         (read.optional(read.address), ""),
+    ("publish", "tsig-key"):        (read.optional(read.path), ""),
+    ("publish", "ttl"):             (read.between(int, 1, 7 * DAY), "3600"),
     ("paths", "policies"):          (read.words(read.path), "/etc/oegw/policies"),
     ("paths", "control-socket"):    (read.path, "/run/oegw/control"),
     ("paths", "state"):             (read.path, "/var/lib/oegw"),
@@ -240,6 +250,10 @@ def load(file: Path) -> Config:
         policies=policies.lines,
         port_lines=policies.port_lines,
         lifespans=lifespans,
+        publish_hosts=values["publish", "hosts"],
+        publish_primary=str(values["publish", "primary"] or "") or None,
+        publish_tsig_key=values["publish", "tsig-key"],
+        publish_ttl=values["publish", "ttl"],
         control_socket=values["paths", "control-socket"],
         state_directory=values["paths", "state"],
     )

@@ -40,7 +40,7 @@ from oesvc.kernel.addresses import outside_addresses
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.kernel.unknown_spis import UnknownSpis
-from oesvc.keys.key_pair import KeyPairError, load
+from oesvc.keys.key_pair import KeyPairError, load, public_key
 from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
 from oesvc.oe.classes import Network
 from oesvc.oe.connections import Connections
@@ -181,7 +181,15 @@ class GatewayService(Service):
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_dead_socket(path)
         self._control = self._reactor.listenUNIX(
-            str(path), ControlFactory(self.daemon, self._inspector, self._reactor.seconds), mode=CONTROL_MODE)
+            str(path), ControlFactory(self.daemon, self._inspector, self._reactor.seconds, self.use_key),
+            mode=CONTROL_MODE)
+
+    def use_key(self) -> str:
+        """Sign with the key that is on the disk now (RFC 4322 section 5.4); which it is. Raises KeyPairError."""
+        key = load(self._config.private_key)
+        self._engine.use_key(key)
+        self.log.info("signing with {key} from now on", key=public_key(key))
+        return str(public_key(key))
 
     def _listen_for_metrics(self) -> None:
         site = MetricsSite(Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds))

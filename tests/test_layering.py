@@ -21,7 +21,8 @@ PURE = ("ipsec", "ike", "oe")
 FORBIDDEN_IN_CORE = {"twisted", "pyroute2", "ldns", "socket", "time", "asyncio", "os", "random", "secrets", "threading"}
 
 ONLY_IN = {"ldns": {"dns/ldns_binding.py"}, "pyroute2": {"kernel"}, "twisted.internet.reactor": {"tap.py"},
-           "prometheus_client": {"operator/metrics.py"}, "twisted.web": {"operator/metrics.py"}}
+           "prometheus_client": {"operator/metrics.py"}, "twisted.web": {"operator/metrics.py"},
+           "dns": {"keys/zone_data.py"}}
 "Packages that only these files or folders may import."
 
 

@@ -25,6 +25,12 @@ class KeyPairError(Exception):
 def generate(file: Path, bits: int = BITS) -> RSAPrivateKey:
     """Make a new key pair in a new file of mode 0600. Raises KeyPairError; an existing file is left as it is."""
     key = generate_private_key(EXPONENT, bits)
+    store(key, file)
+    return key
+
+
+def store(key: RSAPrivateKey, file: Path) -> None:
+    """Write a key into a new file, likewise."""
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,7 +43,6 @@ def generate(file: Path, bits: int = BITS) -> RSAPrivateKey:
         opened.write(pem)
         opened.flush()
         os.fsync(opened.fileno())
-    return key
 
 
 def load(file: Path) -> RSAPrivateKey:

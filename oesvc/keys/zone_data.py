@@ -1,4 +1,4 @@
-"""Records at the servers of their zones: found, put there (RFC 2136, signed by RFC 8945), and looked for at each of them."""
+"""Records at the servers of their zones: put there (RFC 2136, RFC 8945), and looked for at each of them."""
 
 import re
 from collections import defaultdict
@@ -27,6 +27,7 @@ SECONDS = 5.0
 "For the answer to one question."
 BATCH = 40
 "Records in one update: one of a key of 4,096 bits takes 700 octets."
+KEY_WANTED = (dns.rcode.REFUSED, dns.rcode.NOTAUTH)
 TSIG_FILE = re.compile(
     r'key\s+"?(?P<name>[\w.-]+)"?\s*\{(?=[^}]*algorithm\s+"?(?P<algorithm>[\w-]+)"?\s*;)'
     r'(?=[^}]*secret\s+"(?P<secret>[A-Za-z0-9+/=]+)"\s*;)[^}]*\}')
@@ -159,14 +160,16 @@ class ZoneData:
         try:
             said = dns.query.tcp(update, zone.primary, SECONDS * 2, port=self._port).rcode()
         except (OSError, EOFError, dns.exception.DNSException) as error:
-            raise ZoneError(f"{zone.name}: the update at {zone.primary} failed: {error or type(error).__name__}") from None
+            remedy = "; it has another key (tsig-key)" if isinstance(error, dns.tsig.PeerError) else ""
+            why = str(error) or type(error).__name__
+            raise ZoneError(f"{zone.name}: the update at {zone.primary} failed: {why}{remedy}") from None
         if said is not dns.rcode.NOERROR:
-            why = ("; it wants a key (tsig-key), or another one" if said in (dns.rcode.REFUSED, dns.rcode.NOTAUTH) else "")
-            raise ZoneError(f"{zone.name}: {zone.primary} refused the update with {dns.rcode.to_text(said)}{why}")
+            remedy = "; it wants a key (tsig-key), or another one" if said in KEY_WANTED else ""
+            raise ZoneError(f"{zone.name}: {zone.primary} refused the update with {dns.rcode.to_text(said)}{remedy}")
 
     def look(self, records: Iterable[PublishedRecord]) -> Iterator[Sighting]:
         """Each record at each server of its zone. Raises ZoneError where a zone is not found."""
-        answers: dict[tuple[dns.name.Name, str, Server], dns.rrset.RRset | None | str] = {}
+        answers: dict[tuple[dns.name.Name, str, Server], dns.rrset.RRset | str | None] = {}
         for record in records:
             name, zone = self.place(record.owner)
             for server in zone.servers:
@@ -180,7 +183,7 @@ class ZoneData:
                     there = found is not None and _rdata(record) in found
                     yield Sighting(record, server, there, ttl=found.ttl if found is not None else zone.minimum)
 
-    def _ask(self, name: dns.name.Name, rdtype: str, server: Server) -> dns.rrset.RRset | None | str:
+    def _ask(self, name: dns.name.Name, rdtype: str, server: Server) -> dns.rrset.RRset | str | None:
         """The RRset, None where there is none, or what went wrong."""
         query = dns.message.make_query(name, rdtype, use_edns=0, payload=1232)
         query.flags &= ~dns.flags.RD

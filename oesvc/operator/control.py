@@ -15,6 +15,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from oesvc import __version__
 from oesvc.daemon import KeyingDaemon
 from oesvc.ipsec.flow import Flow
+from oesvc.keys.key_pair import KeyPairError
 from oesvc.operator import deeds, report, tunnel_report
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
@@ -34,6 +35,8 @@ class Sources:
     daemon: KeyingDaemon
     inspector: Inspector
     seconds: Callable[[], float]
+    use_key: Callable[[], str]
+    "Reads our own key anew, and says which it is. Raises KeyPairError."
 
 
 Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
@@ -49,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "probe": lambda sources, question: deeds.probe(sources.daemon, sources.inspector, _probed(sources, question),
                                                    sources.seconds()),
     "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
+    "use-key": lambda sources, question: _use_key(sources),
     "keylog": lambda sources, question: _key_log(sources.daemon, question),
 }
 
@@ -105,8 +109,9 @@ class ControlProtocol(LineOnlyReceiver):
 class ControlFactory(Factory):
     noisy = False
 
-    def __init__(self, daemon: KeyingDaemon, inspector: Inspector, seconds: Callable[[], float]) -> None:
-        self._sources = Sources(daemon, inspector, seconds)
+    def __init__(self, daemon: KeyingDaemon, inspector: Inspector, seconds: Callable[[], float],
+                 use_key: Callable[[], str]) -> None:
+        self._sources = Sources(daemon, inspector, seconds, use_key)
 
     def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
         return ControlProtocol(self._sources)
@@ -133,6 +138,13 @@ def _probed(sources: Sources, question: Question) -> Flow:
     if sources.daemon.is_ours(flow.destination):
         raise BadQuestionError(f"{flow.destination} is on this side of the gateway; name a host on the far side")
     return flow
+
+
+def _use_key(sources: Sources) -> Answer:
+    try:
+        return {"schema": report.SCHEMA, "key": sources.use_key()}
+    except KeyPairError as error:
+        raise BadQuestionError(str(error)) from None
 
 
 def _key_log(daemon: KeyingDaemon, question: Question) -> Answer:

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from oesvc import __version__, config
 from oesvc.keys import key_pair
-from oesvc.keys.records import TYPES as RECORD_TYPES
-from oesvc.keys.records import records
-from oesvc.operator import dns_text, live
-from oesvc.operator.arguments import address, gateway
+from oesvc.operator import dns_text, key_commands, live
 from oesvc.operator.client import (
     ANSWER_OF_DNS_WITHIN,
     DONE,
@@ -81,21 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     keylog.add_argument("--off", dest="seconds", action="store_const", const=0, help="write no more")
     keylog.set_defaults(carry_out=_key_log)
 
-    keys = commands.add_parser("keys", help="this gateway's own key pair").add_subparsers(required=True,
-                                                                                          metavar="ACTION")
-    gen = keys.add_parser("gen", parents=[common], help="make the key pair, if there is none")
-    gen.add_argument("--bits", type=int, default=key_pair.BITS, choices=(2048, 3072, 4096))
-    gen.set_defaults(carry_out=_generate)
-
-    show = commands.add_parser("records", parents=[common], help="print the DNS records to publish, as a zone file",
-                               description="Print the DNS records to publish, as lines of a zone file.")
-    show.add_argument("--gateway", type=gateway, metavar="ADDRESS|@FQDN",
-                      help="this gateway, by its address (default: the configuration's first) or, where we have no say "
-                           "in our reverse zone, by the name that it gives as initiator")
-    show.add_argument("--type", action="append", choices=RECORD_TYPES, dest="types",
-                      help="print these records only (default: all)")
-    show.add_argument("hosts", type=address, nargs="*", metavar="HOST", help="a host behind this gateway")
-    show.set_defaults(carry_out=_records)
+    key_commands.add(commands, common)
     return parser
 
 
@@ -123,27 +106,6 @@ def _key_log(options: argparse.Namespace) -> int:
     answer = ask(live.control(options), question)
     print(json.dumps(answer, indent=2) if options.json else
           f"keys are {'' if answer['on'] else 'not '}written to {answer['directory']}")
-    return DONE
-
-
-def _generate(options: argparse.Namespace) -> int:
-    file = config.load(options.config).private_key
-    if file.exists():
-        key_pair.load(file)
-        print(f"{file} is there and is left as it is")
-        return DONE
-    key_pair.generate(file, options.bits)
-    print(f"made {file}; `oegw records` prints what to publish for it")
-    return DONE
-
-
-def _records(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    own = options.gateway or next(iter(settings.addresses), None)
-    if own is None:
-        raise CommandError("the configuration names no address; say --gateway ADDRESS")
-    key = key_pair.public_key(key_pair.load(settings.private_key))
-    print("\n".join(records(own, options.hosts, key, options.types or RECORD_TYPES)))
     return DONE
 
 

@@ -302,7 +302,8 @@ def test_command_asks_the_resolvers_itself_when_there_is_no_daemon(configured):
 
 def test_command_asks_the_daemon_where_one_runs(desk, configured, tmp_path):
     """Several clients at once, who see what it remembers."""
-    listening = reactor.listenUNIX(str(tmp_path / "control"), ControlFactory(None, desk.inspector, reactor.seconds))
+    factory = ControlFactory(None, desk.inspector, reactor.seconds, None)
+    listening = reactor.listenUNIX(str(tmp_path / "control"), factory)
     await_result(desk.resolver.prime())
     commands = [("--config", configured, "--json", "192.2.0.66"), ("--control", tmp_path / "control", "192.2.0.66"),
                 ("--config", configured, "--type", "TXT", "1.1.30.in-addr.arpa")]

@@ -1,4 +1,4 @@
-"""What `oegw records` prints, served by nsd from a signed zone, is what the daemon finds again: RFC 4322 section 5."""
+"""What `oegw records show` prints, served by nsd from a signed zone, is what the daemon finds: RFC 4322 section 5."""
 
 from ipaddress import ip_address
 

@@ -225,6 +225,19 @@ def test_any_of_several_keys_may_verify(position):
     assert pair.a.heard(TunnelUp) and pair.b.heard(TunnelUp)
 
 
+@pytest.mark.conformance("C-5.4-01")
+def test_new_key_signs_from_its_use_on_and_standing_tunnels_go_on():
+    pair = Pair()
+    pair.b.keys[AddressIdentity(SG_A)] = (public_key("a"), public_key("a tomorrow"))
+    pair.initiate()
+    pair.run(1)
+    pair.a.engine.use_key(private_key("a tomorrow"))
+    pair.initiate(Flow(BOB, ip_address("192.1.0.78")), by=pair.b, keys=(public_key("a tomorrow"),))
+    pair.run(1)
+    assert pair.b.messages().count("main mode 1") == 2, "a channel of its own by the new key"
+    assert [event.key for event in pair.b.heard(TunnelUp)] == [public_key("a"), public_key("a tomorrow")]
+
+
 def test_ipv6_gateways_and_hosts():
     gateways = ip_address("2001:db8::4"), ip_address("2001:db8::5")
     flow = Flow(ip_address("2001:db8:a::65"), ip_address("2001:db8:b::66"))

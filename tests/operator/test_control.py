@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -22,6 +23,7 @@ from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.ipsec.flow import Flow
+from oesvc.keys.key_pair import KeyPairError
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
@@ -45,9 +47,16 @@ def talk(world, line):
 
 def connected(world, inspector):
     transport = StringTransport()
-    transport.protocol = ControlFactory(world.daemon, inspector, world.clock.seconds).buildProtocol(None)
+    factory = ControlFactory(world.daemon, inspector, world.clock.seconds, partial(use_key, world))
+    transport.protocol = factory.buildProtocol(None)
     transport.protocol.makeConnection(transport)
     return transport
+
+
+def use_key(world):
+    if getattr(world, "key", "") is None:
+        raise KeyPairError("gateway.pem: there is no such file")
+    return "RSA-2048 new"
 
 
 def ask(world, **question):
@@ -234,25 +243,31 @@ def test_command_line_is_explained():
         assert command in shown
 
 
-def test_keys_and_records_on_an_empty_machine(tmp_path, capsys):
+def test_keys_and_records_on_an_empty_machine(tmp_path, capfd):
     (tmp_path / "policies").mkdir()
     file = tmp_path / "oegw.conf"
     file.write_text(f"[gateway]\naddress = 192.1.1.4\n[ike]\nprivate-key = {tmp_path}/private/key.pem\n"
                     f"[paths]\npolicies = {tmp_path}/policies\n")
-    assert main.main(["records", "--config", str(file)]) == 2
-    assert "oegw keys gen" in capsys.readouterr().err
+    assert main.main(["records", "show", "--config", str(file)]) == 2
+    assert "oegw keys gen" in capfd.readouterr().err
     for said in ("made", "is there and is left as it is"):
         assert main.main(["keys", "gen", "--config", str(file)]) == 0
-        assert said in capsys.readouterr().out
-    assert main.main(["records", "--config", str(file), "192.1.0.65"]) == 0
-    shown = capsys.readouterr().out
+        assert said in capfd.readouterr().out
+    assert main.main(["records", "show", "--config", str(file), "192.1.0.65"]) == 0
+    shown = capfd.readouterr().out
     assert shown.count("X-IPsec-Server(10)=192.1.1.4") == 2 and shown.count(" KEY 16896 4 1 ") == 1
     assert shown.count(" IPSECKEY 10 0 2 . ") == shown.count(" IPSECKEY 10 1 2 192.1.1.4 ") == 1
-    assert main.main(["records", "--config", str(file), "--gateway", "@GW.example.com", "--type", "KEY"]) == 0
-    assert capsys.readouterr().out.startswith("gw.example.com. IN KEY 16896 4 1 ")
+    assert main.main(["records", "show", "--config", str(file), "--gateway", "@GW.example.com", "--type", "KEY"]) == 0
+    assert capfd.readouterr().out.startswith("gw.example.com. IN KEY 16896 4 1 ")
     with pytest.raises(SystemExit):
-        main.main(["records", "--config", str(file), "--gateway", "@gw"])
-    assert "no @FQDN" in capsys.readouterr().err
+        main.main(["records", "show", "--config", str(file), "--gateway", "@gw"])
+    assert "no @FQDN" in capfd.readouterr().err
+
+
+def test_key_on_the_disk_is_used_on_request_and_a_bad_one_is_one_clear_error(world):
+    assert ask(world, command="use-key")["key"] == "RSA-2048 new"
+    world.key = None
+    assert "gateway.pem: there is no such file" in talk(world, b'{"command": "use-key"}')["error"]
 
 
 def test_status_tells_the_trust_of_tunnels_and_why_flows_are_clear(world):

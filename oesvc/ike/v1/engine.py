@@ -1,8 +1,10 @@
 """The IKEv1 engine: what its owner calls, and which part each datagram belongs to."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from oesvc.ike.datagram import Datagram, Path
 from oesvc.ike.events import ChannelId, DatagramRefused, IkeEvent, TunnelFailed, TunnelId, Way, WorkId
@@ -104,6 +106,10 @@ class IkeEngine:
     def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
         if not self._closed:
             unknown_spi.disown(self._core, self._informational, local, peer, spi)
+
+    def use_key(self, key: RSAPrivateKey) -> None:
+        """Sign with another key of ours; exchanges that are under way end with the one that they began with."""
+        self._core.config = replace(self._core.config, private_key=key)
 
     def close(self, now: float) -> None:
         if not self._closed:
