@@ -31,6 +31,8 @@ GATEWAYS = (
     GatewayRow("sg-a", ("192.1.0.0/24", "2001:db8:1::/64"), private=("192.1.1.128/25",)),
     GatewayRow("sg-b", ("192.2.0.0/24", "2001:db8:2::/64")),
 )
+SECOND_EXIT = GatewayRow("sg-d", ("192.1.0.0/24", "192.3.0.0/24"))
+"Dave's gateway, which speaks for Alice's network too (RFC 4322 section 8)."
 
 
 class Gateway:

@@ -28,6 +28,8 @@ CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 "Whose gateway speaks for whom."
 SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
 "Further addresses of Bob's that SG-B speaks for: a new flow each. `Network` gives them to nobody."
+TWO_EXITS = "192.1.0.70"
+"An address of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives it to nobody."
 
 
 def reverse_name(address: str) -> str:
@@ -36,12 +38,15 @@ def reverse_name(address: str) -> str:
 
 
 def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
-    """What SG-A and SG-B publish for themselves, Alice and Bob, for both IP versions."""
+    """What the gateways publish for themselves, Alice and Bob: SG-A and SG-B for both IP versions."""
     canonical = [record for version in (4, 6) for client, gateway in CLIENTS.items()
                  for record in records(ip_address(address_of(gateway, version)),
                                        [ip_address(address_of(client, version))], keys[gateway])]
     spare = [delegation_record(ip_address(bob), ip_address(address_of("sg-b")), keys["sg-b"]) for bob in SPARE_BOBS]
-    return canonical + spare
+    second = ip_address(address_of("sg-d"))
+    two_exits = [delegation_record(ip_address(TWO_EXITS), ip_address(address_of(gateway)), keys[gateway])
+                 for gateway in ("sg-a", "sg-d")]
+    return canonical + spare + two_exits + records(second, [], keys["sg-d"])
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:

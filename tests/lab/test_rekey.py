@@ -98,7 +98,7 @@ def renewed(net: Network, bob: str, used: set[int]) -> set[int]:
     return outbound(net, bob)
 
 
-@pytest.mark.conformance("C-3.2.6-04", "C-3.4.2-09", "C-Abs-02")
+@pytest.mark.conformance("C-3.2.6-04", "C-3.2.6-06", "C-3.4.2-09", "C-Abs-02")
 def test_a_thousand_datagrams_a_second_through_twenty_rekeys_lose_none(net: Network) -> None:
     bob = SPARE_BOBS[-1]
     with nothing_is_lost(net, (net["alice"], ALICE), (net["bob"], bob), 60, "20 rekeys"):
