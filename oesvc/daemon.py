@@ -111,12 +111,6 @@ class KeyingDaemon:
         else:
             self.tell(connection, ev.SoftLifetimeReached(f"the SA with SPI {spi:#010x} nears its hard lifetime"))
 
-    def policy_expired(self, flow: Flow, hard: bool) -> None:
-        """A policy was idle for its time: the kernel's word for the end of a lifespan."""
-        connection = self.connections.get(flow)
-        if connection is not None and connection.deadline is not None:
-            self.tell(connection, ev.LifespanEnded())
-
     def _key_anew(self, flow: Flow, why: str) -> None:
         """Key with a flow's gateway although no datagram waits for that (sections 3.2.6 and 9.3)."""
         connection = self.connections.get(flow)
@@ -195,7 +189,14 @@ class KeyingDaemon:
             ago = self._unix_time() - last_use
             in_use = ago <= connection.lifespans.in_use_within
             detail = f"its last datagram is {ago:.0f} s ago" if last_use else "it was never used"
-            self.tell(connection, ev.FoundInUse(detail) if in_use else ev.FoundIdle(detail))
+            if in_use:
+                self.tell(connection, ev.FoundInUse(detail))
+            else:
+                asked = self.plane.is_connected(connection.flow)
+                asked.addCallback(lambda is_open: self.tell(connection, (
+                    ev.FoundConnected if is_open else ev.FoundIdle)(detail)))
+                log_failure(asked, f"{connection.flow}: TCP connections",
+                            lambda why: self.tell(connection, ev.FoundIdle(detail)))
         asked = self.plane.last_use(connection.flow)
         asked.addCallback(judge)
         log_failure(asked, f"{connection.flow}: last use",

@@ -265,7 +265,7 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
                        port_rules=tuple(config.class_table().port_rules()),
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
-                       resolver_sources=resolver_sources(dns.servers, own, config.clients), idle_seconds=0,
+                       resolver_sources=resolver_sources(dns.servers, own, config.clients),
                        queue_length=config.max_held, icmp_on_deny=answered[0])
 
 

@@ -91,6 +91,9 @@ class ForwardingPlane(Protocol):
     def last_use(self, flow: Flow) -> "Deferred[float]":
         """UNIX time at which the flow was last used in either direction (policy or SA); 0.0 for never."""
 
+    def is_connected(self, flow: Flow) -> "Deferred[bool]":
+        """Whether this host itself, as the flow's source, has a TCP connection open to its destination."""
+
     def bounds(self) -> Bounds: ...
 
 
@@ -106,9 +109,6 @@ class PlaneListener(Protocol):
 
     def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
         """An SA reached its soft or hard lifetime; `flow` is the tunnel's outbound direction."""
-
-    def policy_expired(self, flow: Flow, hard: bool) -> None:
-        """A flow's policy was idle for its time (soft), or the kernel has dropped it (hard)."""
 
 
 class KeyingEngine(Protocol):

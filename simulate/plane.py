@@ -190,6 +190,10 @@ class SimulatedPlane:
         self._clock.callLater(0.001, lambda: asked.callback(self.kernel.last_use(flow)))
         return asked
 
+    def is_connected(self, flow: Flow) -> "Deferred[bool]":
+        """See oesvc.interfaces. Hosts here have no sockets."""
+        return succeed(False)
+
     def traffic(self, sas: Sequence[IpsecSa]) -> "Deferred[Traffic]":
         """See oesvc.interfaces. Of a datagram here it is known only that it came."""
         return succeed({})

@@ -12,6 +12,7 @@ class FakePlane:
         self.diary = diary
         self.last_used = 0.0
         self.failure = None
+        self.connected = False
         self.carried = None
         "Octets and datagrams by SPI; None: what is easily recognized."
         self.sent_by = {}
@@ -43,6 +44,9 @@ class FakePlane:
 
     def last_use(self, flow):
         return succeed(self.last_used)
+
+    def is_connected(self, flow):
+        return succeed(self.connected)
 
     def bounds(self):
         return {"max-held": (1, 20_000, 0)}

@@ -1,7 +1,9 @@
 """The end of tunnels: RFC 4322 sections 3.2.8 and 3.4, whole but for kernel and DNS."""
 
 import pytest
+from twisted.internet.defer import fail
 
+from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from tests.oe.parts import ALICE, BOB, SG_B
 from tests.pair import Pair
@@ -46,3 +48,22 @@ def test_what_went_by_a_tunnel_that_is_replaced_is_told_once():
     pair.a.plane.carried = {}
     pair.run(20.0)
     assert len([text for text in told(pair.a, THERE) if " datagrams of " in text]) == 1
+
+
+@pytest.mark.conformance("C-3.4.1-14")
+def test_open_tcp_connection_of_a_host_keeps_its_tunnel_and_a_closed_one_does_not():
+    pair = keyed_pair()
+    pair.b.plane.last_used = 1e9
+    pair.a.plane.connected = True
+    pair.run(200.0)
+    assert pair.a.daemon.connections.get(THERE).tunnel is not None
+    pair.a.plane.connected = False
+    pair.run(61.0)
+    assert pair.a.daemon.connections.get(THERE) is None
+
+
+def test_kernel_that_cannot_tell_of_tcp_connections_lets_idle_flows_end():
+    pair = keyed_pair()
+    pair.a.plane.is_connected = lambda flow: fail(PlaneError("no sock_diag"))
+    pair.run(61.0)
+    assert pair.a.daemon.connections.get(THERE) is None

@@ -66,7 +66,6 @@ class XfrmMessage(IntEnum):
     EXPIRE = 0x18
     UPDPOLICY = 0x19
     UPDSA = 0x1A
-    POLEXPIRE = 0x1B
 
 
 class Direction(IntEnum):

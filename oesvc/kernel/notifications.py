@@ -8,7 +8,7 @@ from oesvc.ipsec.flow import Address, Flow
 from oesvc.kernel.constants import XfrmMessage
 from oesvc.kernel.netlink import Message
 from oesvc.kernel.spd import Selector, address
-from oesvc.kernel.structs import AcquireMessage, ExpireMessage, PolicyExpireMessage
+from oesvc.kernel.structs import AcquireMessage, ExpireMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,7 @@ class SaExpired:
     hard: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyExpired:
-    """A policy was idle for its time, or (hard) the kernel has removed it."""
-
-    flow: Flow
-    direction: int
-    priority: int
-    hard: bool
-
-
-Notification = Acquire | SaExpired | PolicyExpired
+Notification = Acquire | SaExpired
 
 
 def _acquire(message: Any) -> Acquire:
@@ -52,15 +42,9 @@ def _sa_expired(message: Any) -> SaExpired:
                      bool(message["hard"]))
 
 
-def _policy_expired(message: Any) -> PolicyExpired:
-    return PolicyExpired(Selector.read(message).flow, message["dir"], message["priority"],
-                         bool(message["hard"]))
-
-
 READERS: dict[int, tuple[type[Any], Callable[[Any], Notification]]] = {
     XfrmMessage.ACQUIRE: (AcquireMessage, _acquire),
     XfrmMessage.EXPIRE: (ExpireMessage, _sa_expired),
-    XfrmMessage.POLEXPIRE: (PolicyExpireMessage, _policy_expired),
 }
 
 

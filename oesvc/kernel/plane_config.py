@@ -25,8 +25,6 @@ class PlaneConfig:
     "Datagrams to these prefixes that are let pass in clear, or (True) dropped, whatever becomes of their flow."
     resolver_sources: tuple[Network, ...] = ()
     "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
-    idle_seconds: int = 30
-    "A flow not used for so long is reported (RFC 4322 section 3.4.1); 0 for never."
     icmp_on_deny: bool = False
     "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
     icmp_rules: tuple[tuple[Network, bool], ...] = ()

@@ -37,10 +37,9 @@ peer may move. The reqid, which is the flow's own, is what ties it to the flow's
 class SaJobs:
     """What is done to the SAs of a flow. `put` is for what adds to the kernel: it raises PlaneError once we stop."""
 
-    def __init__(self, request: Ask, put: Ask, idle_seconds: int) -> None:
+    def __init__(self, request: Ask, put: Ask) -> None:
         self._request = request
         self._put = put
-        self._idle_seconds = idle_seconds
 
     @inlineCallbacks
     def add(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
@@ -88,7 +87,7 @@ class SaJobs:
             entry.outbound |= {(sa.spi, sa.destination)}
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
-            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now, self._idle_seconds)))
+            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now)))
             entry.template = now
         yield self._request(delete_sa(*former))
         entry.outbound -= {former}

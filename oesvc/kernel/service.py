@@ -52,6 +52,7 @@ from oesvc.kernel.spd import (
     read_policies,
 )
 from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, set_kernel, warm_up
+from oesvc.kernel.tcp import TcpConnections
 
 
 class LinuxForwardingPlane:
@@ -61,6 +62,7 @@ class LinuxForwardingPlane:
     _xfrm: NetlinkSocket
     _queue: PacketQueue
     _sets: FlowSets
+    _tcp: TcpConnections
 
     def __init__(self, reactor: Any, config: PlaneConfig,
                  released: Callable[[ForwardingPolicy, float], object] = lambda policy, seconds: None) -> None:
@@ -72,10 +74,10 @@ class LinuxForwardingPlane:
         self._listener: PlaneListener | None = None
         self._flows = FlowTable()
         self._holds = HoldTable()
-        self._open: list[NetlinkSocket | PacketQueue | FlowSets] = []
+        self._open: list[NetlinkSocket | PacketQueue | FlowSets | TcpConnections] = []
         self._settings: dict[str, int] = {}
         self._turn = DeferredLock()
-        self._sas = SaJobs(self._request, self._put, config.idle_seconds)
+        self._sas = SaJobs(self._request, self._put)
 
     # Starting and stopping
 
@@ -114,6 +116,8 @@ class LinuxForwardingPlane:
         self._open.append(self._xfrm)
         self._open.append(NetlinkSocket(self._reactor, NETLINK_XFRM, self._notified,
                                         (XFRMNLGRP_ACQUIRE, XFRMNLGRP_EXPIRE)))
+        self._tcp = TcpConnections(self._reactor)
+        self._open.append(self._tcp)
         self._sets = FlowSets(self._reactor)
         self._open.append(self._sets)
         self._queue = PacketQueue(self._reactor, self._config.queue_number, self._config.queue_length,
@@ -204,10 +208,8 @@ class LinuxForwardingPlane:
             return
         if isinstance(event, Acquire):
             self._acquire(event, self._listener)
-        elif isinstance(event, SaExpired):
+        else:
             self._sa_expired(event, self._listener)
-        elif event.priority == Priority.FLOW and event.direction == Direction.OUT:
-            self._listener.policy_expired(event.flow, event.hard)
 
     def _acquire(self, event: Acquire, listener: PlaneListener) -> None:
         """The trap caught a datagram past the hooks, or the outbound SA of an encrypted flow is gone."""
@@ -274,7 +276,7 @@ class LinuxForwardingPlane:
                 raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
             template = Template(entry.reqid, gateways)
         if (entry.policy, entry.template) != (policy, template):
-            outbound = flow_policy(entry.flow, ACTIONS[policy], template, self._config.idle_seconds)
+            outbound = flow_policy(entry.flow, ACTIONS[policy], template)
             yield self._put((put_policy if entry.outbound_policy else create_policy)(outbound))
             entry.outbound_policy = True
             yield self._sets.change(entry.flow, entry.policy, policy)
@@ -313,6 +315,10 @@ class LinuxForwardingPlane:
         replies = yield self._xfrm.request(
             get_policy(Direction.OUT, Selector.of_flow(flow)), *(get_policy(way, back) for way in INGRESS))
         return float(max((policy["use_time"] for policy in read_policies(replies)), default=0))
+
+    def is_connected(self, flow: Flow) -> "Deferred[bool]":
+        """See ForwardingPlane."""
+        return self._tcp.is_open(flow) if flow.source in self._config.own else succeed(False)
 
     def bounds(self) -> Bounds:
         """See ForwardingPlane."""

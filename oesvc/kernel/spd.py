@@ -98,8 +98,6 @@ class Policy:
     priority: int
     action: int = XFRM_POLICY_ALLOW
     template: Template | None = None
-    idle_seconds: int = 0
-    "The kernel says so when the policy was not used for so long (0: it does not)."
 
 
 def address(family: int, octets: bytes) -> Address:
@@ -111,7 +109,7 @@ def policy_fields(policy: Policy) -> dict[str, Any]:
     """struct xfrm_userpolicy_info."""
     return policy.selector.fields() | {
         "soft_byte_limit": XFRM_INF, "hard_byte_limit": XFRM_INF, "soft_packet_limit": XFRM_INF,
-        "hard_packet_limit": XFRM_INF, "soft_use_expires_seconds": policy.idle_seconds,
+        "hard_packet_limit": XFRM_INF,
         "priority": policy.priority, "dir": policy.direction, "action": policy.action}
 
 
@@ -171,9 +169,9 @@ def read_policies(messages: list[Message]) -> Iterator[Any]:
             yield decoded
 
 
-def flow_policy(flow: Flow, action: int, template: Template | None, idle_seconds: int) -> Policy:
+def flow_policy(flow: Flow, action: int, template: Template | None) -> Policy:
     """The outbound policy of one flow (RFC 4322 sections 3.1.3 to 3.1.5)."""
-    return Policy(Direction.OUT, Selector.of_flow(flow), Priority.FLOW, action, template, idle_seconds)
+    return Policy(Direction.OUT, Selector.of_flow(flow), Priority.FLOW, action, template)
 
 
 def ingress_policies(flow: Flow, template: Template) -> list[Policy]:

@@ -136,12 +136,6 @@ class ExpireMessage(XfrmAttributes):
     fields = (*SA, ("hard", "B"), ("pad3", "7x"))
 
 
-class PolicyExpireMessage(XfrmAttributes):
-    """POLEXPIRE: struct xfrm_user_polexpire."""
-
-    fields = (*POLICY, ("hard", "B"), ("pad3", "7x"))
-
-
 IN_NETWORK_ORDER: dict[str, Callable[[int], int]] = {">H": htons, ">I": htonl}
 
 

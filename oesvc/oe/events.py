@@ -154,5 +154,10 @@ class FoundInUse(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundConnected(Event):
+    """It saw none, but a TCP connection of this host is open, and may go on at any time (section 3.4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
 class FoundIdle(Event):
     """The forwarding plane saw none."""

@@ -154,11 +154,13 @@ def keys_lost(connection: "Connection") -> To:
     return To(S.PENDING_OE) if connection.delegations else To(S.POTENTIAL_OE)
 
 
-def back(connection: "Connection") -> To:
+def back(lifespan: Lifespan) -> Arrow:
     """3.2.7: to the state from which it was put under review; a stale DNS answer is first asked for anew."""
-    if connection.answer_is_stale:
-        return To(S.EXPIRING, begins=lambda c: c.ask())
-    return To(connection.state_under_review, L.USED, nothing)
+    def arrow(connection: "Connection") -> To:
+        if connection.answer_is_stale:
+            return To(S.EXPIRING, begins=lambda c: c.ask())
+        return To(connection.state_under_review, lifespan, nothing)
+    return arrow
 
 
 def found_anew(connection: "Connection") -> To:
@@ -238,7 +240,8 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.KEYED,        ev.LifespanEnded):       To(S.EXPIRING),
     # 3.2.7 Expiring connection
     (S.EXPIRING,     ev.Acquired):            stay,
-    (S.EXPIRING,     ev.FoundInUse):          back,
+    (S.EXPIRING,     ev.FoundInUse):          back(L.USED),
+    (S.EXPIRING,     ev.FoundConnected):      back(L.FIRST),
     (S.EXPIRING,     ev.FoundIdle):           To(S.EXPIRED),
     (S.EXPIRING,     ev.DelegationFound):     found_anew,
     (S.EXPIRING,     ev.DelegationAbsent):    unless_keyed(fallback(L.ANSWER)),

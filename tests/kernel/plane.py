@@ -22,7 +22,7 @@ BEHIND_B = [f"192.2.0.{number}" for number in range(101, 116)]
 OUTSIDE = [f"192.1.1.{number}" for number in range(101, 116)]
 
 CONFIG_A = {"clients": ["192.1.0.0/24", "2001:db8:1::/64"], "own": [SG_A, address_of("sg-a", 6)], "inside": ["lan0"],
-            "never_clear": ["192.1.1.128/25"], "resolver_sources": ["192.1.0.102/32"], "idle_seconds": 2,
+            "never_clear": ["192.1.1.128/25"], "resolver_sources": ["192.1.0.102/32"],
             "icmp_on_deny": True}
 CONFIG_B = {"clients": ["192.2.0.0/24", "2001:db8:2::/64"], "own": [SG_B, address_of("sg-b", 6)]}
 

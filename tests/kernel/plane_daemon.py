@@ -89,9 +89,6 @@ class Daemon:
     def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
         self.expired.append(["sa", str(flow), hard])
 
-    def policy_expired(self, flow: Flow, hard: bool) -> None:
-        self.expired.append(["policy", str(flow), hard])
-
     def failed(self, failure: Any) -> None:
         self.failures.append(failure.getTraceback())
 

@@ -14,7 +14,7 @@ from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa, Lifetim
 from oesvc.kernel import sad, spd, structs
 from oesvc.kernel.constants import XFRM_INF, Direction, Priority, XfrmMessage
 from oesvc.kernel.netlink import HEADER, Message
-from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired, read_notification
+from oesvc.kernel.notifications import Acquire, SaExpired, read_notification
 
 FLOW = Flow(ip_address("192.1.0.65"), ip_address("192.2.0.66"))
 FLOW6 = Flow(ip_address("2001:db8:1::65"), ip_address("2001:db8:2::66"))
@@ -40,7 +40,7 @@ def tlv(kind: int, value: bytes) -> bytes:
 
 @pytest.mark.parametrize(("structure", "size"), [
     (structs.PolicyMessage, 168), (structs.SaMessage, 224), (structs.PolicyId, 64), (structs.SaId, 24),
-    (structs.AcquireMessage, 280), (structs.ExpireMessage, 232), (structs.PolicyExpireMessage, 176),
+    (structs.AcquireMessage, 280), (structs.ExpireMessage, 232),
     (structs.XfrmAttributes.template, 64)])
 def test_structures_have_the_sizes_of_the_kernels_own(structure: type, size: int) -> None:
     assert sum(struct.calcsize(form) for _, form in structure.fields) == size
@@ -48,10 +48,10 @@ def test_structures_have_the_sizes_of_the_kernels_own(structure: type, size: int
 
 def test_an_encrypting_policy_names_its_tunnel_and_demands_its_reqid() -> None:
     template = spd.Template(0xE0000001, GATEWAYS)
-    request = spd.put_policy(spd.flow_policy(FLOW, 0, template, idle_seconds=30))
+    request = spd.put_policy(spd.flow_policy(FLOW, 0, template))
     assert request.kind == XfrmMessage.UPDPOLICY == 0x19
     assert request.body == (
-        selector("192.1.0.65", "192.2.0.66") + struct.pack("=8Q", *[XFRM_INF] * 4, 0, 0, 30, 0) + NO_USE
+        selector("192.1.0.65", "192.2.0.66") + struct.pack("=8Q", *[XFRM_INF] * 4, 0, 0, 0, 0) + NO_USE
         + struct.pack("=IIBBBB4x", Priority.FLOW, 0, 1, 0, 0, 0)
         + tlv(5, xfrm_address("192.1.1.5") + struct.pack("=IB3xH2x", 0, 50, 2) + xfrm_address("192.1.1.4")
               + struct.pack("=IBBBxIII", 0xE0000001, 1, 0, 0, *[0xFFFFFFFF] * 3)))
@@ -68,7 +68,7 @@ def test_a_trap_is_a_transport_mode_template_without_addresses() -> None:
 
 
 def test_a_block_has_no_template() -> None:
-    body = spd.create_policy(spd.flow_policy(FLOW6, 1, None, 0)).body
+    body = spd.create_policy(spd.flow_policy(FLOW6, 1, None)).body
     assert body == (selector("2001:db8:1::65", "2001:db8:2::66", 10, (128, 128)) + NO_LIMITS + NO_USE
                     + struct.pack("=IIBBBB4x", Priority.FLOW, 0, 1, 1, 0, 0))
 
@@ -225,12 +225,6 @@ def test_an_acquire_is_about_the_datagram_and_says_which_policy_it_met() -> None
 def test_an_expiry_names_the_sa(hard: bool) -> None:
     body = (sa_body(selector("192.1.0.65", "192.2.0.66"), NO_LIMITS) + struct.pack("=B7x", hard))
     assert read_notification(message(0x18, body)) == SaExpired(0xC0FFEE01, GATEWAYS.destination, 0xE0000007, hard)
-
-
-@pytest.mark.parametrize("direction", [1, 3])
-def test_an_idle_policy_names_its_flow_be_it_the_policy_of_a_socket(direction: int) -> None:
-    body = policy_info(Priority.FLOW, direction=direction) + struct.pack("=B7x", 0)
-    assert read_notification(message(0x1B, body)) == PolicyExpired(FLOW, direction, Priority.FLOW, hard=False)
 
 
 def test_other_messages_are_none_of_our_business() -> None:

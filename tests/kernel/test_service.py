@@ -17,7 +17,7 @@ from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
 from oesvc.kernel.constants import FLOW_REQIDS, Priority, XfrmMessage
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import HEADER, Message, Request
-from oesvc.kernel.notifications import Acquire, PolicyExpired, SaExpired
+from oesvc.kernel.notifications import Acquire, SaExpired
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.sad import add_sa
 from oesvc.kernel.service import LinuxForwardingPlane
@@ -102,9 +102,6 @@ class Listener:
 
     def sa_expired(self, flow: Flow, spi: int, hard: bool) -> None:
         self.heard.append(("SA expired", flow, spi, hard))
-
-    def policy_expired(self, flow: Flow, hard: bool) -> None:
-        self.heard.append(("policy expired", flow, hard))
 
 
 class Plane(LinuxForwardingPlane):
@@ -459,13 +456,6 @@ def test_a_held_flow_is_announced_again_when_the_daemon_was_silent_for_a_second(
         plane.arrive(number)
         plane.clock.advance(0.1)
     assert plane.listener.heard == [("acquired", FLOW)] * 3
-
-
-def test_only_the_outbound_policy_of_a_flow_is_reported_as_idle() -> None:
-    plane = Plane()
-    for direction, priority in ((1, Priority.FLOW), (2, Priority.FLOW), (1, Priority.TRAP)):
-        plane._event(PolicyExpired(FLOW, direction, priority, hard=False))
-    assert plane.listener.heard == [("policy expired", FLOW, False)]
 
 
 def test_a_plane_that_has_stopped_takes_no_orders_that_would_leave_something_behind() -> None:

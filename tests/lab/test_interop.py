@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from oesvc.oe.connection import CROSSING
+from oesvc.oe.paths import CROSSING
 from tests.lab.peers.expire import expire_softly
 from tests.lab.peers.libreswan import Libreswan
 from tests.lab.peers.peer import OURS, THEIRS, Peer

@@ -272,3 +272,12 @@ def test_flow_without_tunnel_is_keyed_again_when_its_failure_is_reviewed():
         >> ev.PeerSilent()
     )
     assert (played.state, played.forwarding) == (State.CLEAR_TEXT, Policy.PASS)
+
+
+@pytest.mark.conformance("C-3.4.1-14")
+def test_idle_tunnel_of_an_open_tcp_connection_is_kept_and_looked_at_soon():
+    """Each minute, not after twenty: so it is closed early once the connection is."""
+    played = keyed()
+    assert Playbook(played).at(1260.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundConnected()
+    assert (played.state, played.deadline) == (State.KEYED, 1260.0 + LIFESPANS.first)
+    assert Playbook(played).at(1320.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundIdle() << TearDown((1,))
