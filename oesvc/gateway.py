@@ -47,8 +47,10 @@ from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.metrics import Collector, MetricsSite
+from oesvc.operator.report import status_line
 from oesvc.partners import FILE_NAME as PARTNERS
 from oesvc.partners import PartnerFile, Partners
+from oesvc.service_manager import ServiceManager
 from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 from oesvc.unreachable import UnreachablePort
@@ -101,6 +103,7 @@ class GatewayService(Service):
             key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
         self._unknown_spis = UnknownSpis(reactor, self.daemon.recovery.unknown_spi)
+        self._manager = ServiceManager(os.environ, reactor, lambda: status_line(self.daemon))
 
     def startService(self) -> "Deferred[None]":
         super().startService()
@@ -122,9 +125,11 @@ class GatewayService(Service):
         self._listen_for_metrics()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
                       addresses=_listed(self._own), clients=_listed(self._config.clients) or "no clients")
+        self._manager.ready()
 
     def _cannot_start(self, failure: Failure) -> None:
         """Say why in one line, and end with an exit status that says so too: the reactor itself knows only success."""
+        self._manager.failed(failure.getErrorMessage())
         if failure.check(OSError):
             self.log.critical("oegw cannot start: {why}", why=failure.getErrorMessage())
         else:
@@ -210,6 +215,7 @@ class GatewayService(Service):
         Fires when each part has stopped, whatever became of the others.
         """
         super().stopService()
+        self._manager.stopping()
         parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close,
                  self._anchors.close, *(port.close for port in self._icmp),
                  *(port.transport.stopListening for port in self._ports.values()),

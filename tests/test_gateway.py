@@ -4,6 +4,7 @@ import select
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from oesvc.ike.datagram import Endpoint
 from oesvc.ike.events import TunnelFailed
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
+from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.keys import key_pair
 from oesvc.name_service import dns_config
@@ -153,6 +155,37 @@ def test_a_service_that_is_stopped_while_it_starts_opens_nothing_more(write):
     service._plane.started.callback(None)
     service._plane.stopped.callback(None)
     assert (service.tried, service._reactor.unixServers) == ([], [])
+
+
+def test_the_service_manager_hears_of_readiness_when_the_policy_is_in_force(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        config = load(write("[gateway]\naddress = 127.0.0.1"))
+        service = Service(replace(config, control_socket=tmp_path / "control"))
+        service._anchors.start = lambda *parts: None
+        service.startService()
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)
+        service._plane.started.callback(None)
+        flows = "0 flows encrypted, 0 in clear, 0 denied, 0 held; 0 tunnels"
+        assert manager.recv(4096).decode() == f"READY=1\nSTATUS={flows}"
+        service.stopService()
+        assert manager.recv(4096).startswith(b"STOPPING=1\n")
+        service._plane.stopped.callback(None)
+
+
+def test_the_service_manager_hears_why_the_service_cannot_start(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        service = Service(load(write("[gateway]\naddress = 127.0.0.1")))
+        service._reactor.stop = lambda: None
+        service.startService()
+        service._plane.started.errback(PlaneError("there is no `nft`"))
+        assert manager.recv(4096) == b"STATUS=there is no `nft`"
 
 
 def test_resolvers_that_cannot_be_tried_are_told(write, seen):

@@ -40,6 +40,10 @@ def store(key: RSAPrivateKey, file: Path) -> None:
     except OSError as error:
         raise KeyPairError(f"{file}: {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as opened:
+        if os.geteuid() == 0:
+            # For the daemon's own user, whose folder it is.
+            folder = file.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
         opened.write(pem)
         opened.flush()
         os.fsync(opened.fileno())

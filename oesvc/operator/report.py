@@ -27,6 +27,9 @@ OUTCOMES = {
     None: "is held until a decision is made",
 }
 
+FLOWS = {ForwardingPolicy.ENCRYPT: "flows encrypted", ForwardingPolicy.PASS: "in clear",
+         ForwardingPolicy.DENY: "denied", ForwardingPolicy.HOLD: "held"}
+
 
 def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
     """How many flows there are in each state, how many tunnels, and how much of each budget is used."""
@@ -41,6 +44,13 @@ def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
             "trust": trust_levels(daemon), "clear": dict(clear), "ike": daemon.engine.counters(),
             "budgets": {name: {"used": used, "limit": limit, "refused": refused}
                         for name, (used, limit, refused) in bounds(daemon, now).items()}}
+
+
+def status_line(daemon: KeyingDaemon) -> str:
+    """The same in one line, for `systemctl status`."""
+    outcomes = Counter(connection.forwarding or ForwardingPolicy.HOLD for connection in daemon.connections)
+    flows = ", ".join(f"{outcomes[policy]} {word}" for policy, word in FLOWS.items())
+    return f"{flows}; {len(daemon.tunnels)} tunnels"
 
 
 def bounds(daemon: KeyingDaemon, now: float) -> Bounds:
