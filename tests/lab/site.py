@@ -48,7 +48,7 @@ class SiteRow:
         edit = "; ".join(f"s|^#{option} = .*|{option} = {value}|" for option, value in written.items())
         return {"install": f"apt-get install -y ./{package}",
                 "configure": f"sed -i '{edit}' /etc/oegw/oegw.conf",
-                "records": f"oegw records --type KEY --type TXT {self.published}",
+                "records": f"oegw records show --type KEY --type TXT {self.published}",
                 "restart": "systemctl restart oegw"}
 
 
