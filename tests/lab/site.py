@@ -72,6 +72,7 @@ def install(row: SiteRow, package: Path) -> list[Step]:
     shutil.copy(package, row.root / "root")
     # Of this machine, for the download; the lab's network has a resolver of its own.
     shutil.copy("/etc/resolv.conf", row.root / "etc/resolv.conf")
+    _typed(row, "apt-get update")
     commands = row.commands(package.name)
     steps = [_typed(row, commands[name]) for name in ("install", "configure", "records")]
     (row.root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
