@@ -23,8 +23,9 @@ sys.exit(subprocess.run([sys.argv[1]]).returncode)
 
 def ports_are_free(*held):
     """Asked in a network namespace of its own, in which a process holds these UDP ports."""
-    return subprocess.run(["unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-c", HOLD,
-                           DEBIAN / "ike-ports-are-free", *map(str, held)], capture_output=True, text=True, check=False)
+    inside = ["sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-c", HOLD]
+    return subprocess.run(["unshare", "-rn", *inside, DEBIAN / "ike-ports-are-free", *map(str, held)],
+                          capture_output=True, text=True, check=False)
 
 
 def test_the_service_is_enclosed():

@@ -41,8 +41,8 @@ def test_ready_is_told_with_the_state(hear):
 
 def test_the_watchdog_is_told_twice_in_its_period_until_the_service_stops(hear):
     clock, flows = Clock(), iter(range(100))
-    manager = ServiceManager({"NOTIFY_SOCKET": hear.name, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())},
-                             clock, lambda: f"{next(flows)} flows")
+    environment = {"NOTIFY_SOCKET": hear.name, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())}
+    manager = ServiceManager(environment, clock, lambda: f"{next(flows)} flows")
     clock.advance(60)
     assert hear() == []
     manager.ready()
