@@ -9,13 +9,12 @@ from oesvc.dns.name import parse_name, to_wire
 from oesvc.dns.records import RecordType
 from oesvc.ike.v1.constants import IPSEC_DOI, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.fragments import FIELDS, LAST
-from oesvc.ike.v1.identification import pack_host
 from oesvc.ike.v1.informational import LIVENESS
 from oesvc.ike.v1.wire.header import LAYOUT, Header
 from oesvc.ike.v1.wire.message import open_clear, open_encrypted
 from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload, pack_chain
 from oesvc.keys.key_pair import public_key
-from tests.ike.forge import channel_of
+from tests.ike.forge import channel_of, pack_host
 from tests.ike.pair import BOB
 
 P = PayloadType

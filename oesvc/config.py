@@ -11,6 +11,8 @@ from typing import Any
 
 from oesvc import class_sections, policy_files
 from oesvc import config_values as read
+from oesvc.config_tunnels import SECTION as TUNNEL
+from oesvc.config_tunnels import ConfiguredPeer, TunnelError, overlaps, read_tunnels
 from oesvc.config_values import YES_NO, NameServer, Reader
 from oesvc.config_values import ConfigError as ConfigError
 from oesvc.dns.answer import Name
@@ -97,7 +99,9 @@ class Config:
     default_class: ConnectionClass
     default_options: ClassOptions
     policies: tuple[PolicyLine, ...]
+    "With those of `tunnels`."
     port_lines: tuple[PortLine, ...]
+    tunnels: tuple[ConfiguredPeer, ...]
     lifespans: Lifespans
     publish_hosts: tuple[Network, ...]
     publish_primary: str | None
@@ -206,6 +210,10 @@ def load(file: Path) -> Config:
         raise ConfigError(f"{_place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is no "
                           f"class; {meant(values['policy', 'default'], classes)}")
     policies = policy_files.read_policies(values["paths", "policies"], classes)
+    tunnels = _read_tunnels(file, text, parser, values)
+    for line, configured in overlaps([*policies.lines, *policies.port_lines], tunnels):
+        raise ConfigError(f"{line.place}: {line.network} belongs to {configured.network} of a configured tunnel "
+                          f"({configured.place}), whatever its class; remove one of the two")
     return Config(
         file=file,
         addresses=values["gateway", "address"],
@@ -247,8 +255,9 @@ def load(file: Path) -> Config:
         dnssec=values["dns", "dnssec"],
         default_class=default.connection_class,
         default_options=default.options,
-        policies=policies.lines,
+        policies=policies.lines + tuple(dict.fromkeys(line for tunnel in tunnels for line in tunnel.lines)),
         port_lines=policies.port_lines,
+        tunnels=tunnels,
         lifespans=lifespans,
         publish_hosts=values["publish", "hosts"],
         publish_primary=str(values["publish", "primary"] or "") or None,
@@ -276,14 +285,15 @@ def _parse(file: Path, text: str) -> configparser.ConfigParser:
 
 def _read_options(file: Path, text: str, parser: configparser.ConfigParser) -> dict[tuple[str, str], Any]:
     for section in parser.sections():
-        if section.startswith(CLASS):
+        if section.startswith(CLASS) or TUNNEL.fullmatch(section):
             continue
         for option in parser[section]:
             if (section, option) not in OPTIONS:
                 raise ConfigError(f"{_place(file, text, section, option)}: {_unknown(section, option)}")
         if section not in {known for known, _ in OPTIONS}:
             raise ConfigError(f"{_place(file, text, section)}: there is no section [{section}]; "
-                              f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}, class NAME")
+                              f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}, class NAME, "
+                              "tunnel NAME")
     values = {(section, option): _read_option(file, text, parser, section, option, *how)
               for (section, option), how in OPTIONS.items()}
     for option, complaint in _contradictions({option: value for (section, option), value in values.items()
@@ -298,6 +308,18 @@ def _read_option(file: Path, text: str, parser: configparser.ConfigParser, secti
         return reader(parser.get(section, option, fallback=default))
     except ValueError as error:
         raise ConfigError(f"{_place(file, text, section, option)}: {option}: {error}") from None
+
+
+def _read_tunnels(file: Path, text: str, parser: configparser.ConfigParser,
+                  values: Mapping[tuple[str, str], Any]) -> tuple[ConfiguredPeer, ...]:
+    """The sections [tunnel NAME]."""
+    try:
+        return tuple(read_tunnels(
+            {section: parser[section] for section in parser.sections()},
+            {section: _place(file, text, section) for section in parser.sections()},
+            values["gateway", "clients"], values["dns", "mode"] is not DnsMode.OFF))
+    except TunnelError as error:
+        raise ConfigError(f"{_place(file, text, error.section, error.option)}: [{error.section}] {error}") from None
 
 
 def _read_classes(file: Path, text: str, parser: configparser.ConfigParser) -> Iterator[tuple[str, dict[str, Any]]]:

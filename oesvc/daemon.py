@@ -1,6 +1,6 @@
 """The keying daemon: carries out what connections ask for, and tells them what came of it (RFC 4322 section 3.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, singledispatchmethod
 from pathlib import Path
@@ -10,12 +10,16 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
+from oesvc.configured_peers import ConfiguredPeers
 from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
+from oesvc.ike.identity import AddressIdentity, Identity
 from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.subnets import Subnets
 from oesvc.journal import Arrow, Ink, Journal, Party
 from oesvc.keying import Keying
 from oesvc.keylog import KeyLog
@@ -23,8 +27,9 @@ from oesvc.multihoming import Multihoming
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import actions
 from oesvc.oe import events as ev
+from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection, UnexpectedEventError
-from oesvc.oe.connections import Connections
+from oesvc.oe.connections import Connections, Instance
 from oesvc.oe.machine import State
 from oesvc.oe.paths import Choice
 from oesvc.partners import Partners
@@ -50,10 +55,11 @@ class KeyingDaemon:
                  is_ours: Callable[[Address], bool], choice: Choice = Choice.LAST_KEYED,
                  calculate: Callable[[ike.Job], "Deferred[Any]"] = maybeDeferred,
                  key_directory: Path = Path("/var/lib/oegw/wireshark"), statistics: Statistics | None = None,
-                 partners: Partners | None = None) -> None:
+                 peers: ConfiguredPeers | None = None, partners: Partners | None = None) -> None:
         """`local_address` is ours towards a peer; `is_ours` tells whether an address is one that we protect;
         `choice` is among several gateways of a host (section 8);
         `calculate` does a job, in a thread where there are some; `key_directory` is for Wireshark's files;
+        `peers` knows those of configured tunnels;
         `partners` are the connected gateways, in storage that survives us or in memory alone.
         """
         self.connections = connections
@@ -65,6 +71,7 @@ class KeyingDaemon:
         self.key_log = KeyLog(engine, clock, key_directory)
         self.statistics = statistics or Statistics()
         self.tunnels = Tunnels()
+        self.peers = peers or ConfiguredPeers((), discovery)
         self._clock = clock
         self._unix_time = unix_time
         self.local_address = local_address
@@ -74,9 +81,9 @@ class KeyingDaemon:
         self.recovery = Recovery(self.partners, clock, key=self._key_anew,
                                  disown=lambda *spi: self.keying.disown(*spi))
         self.keying = Keying(
-            engine=engine, discovery=discovery, plane=plane, connections=connections, tunnels=self.tunnels,
-            notes=self.notes, key_log=self.key_log, statistics=self.statistics, clock=clock, send=send,
-            is_ours=is_ours, calculate=calculate, tell=self.tell, partners=self.partners,
+            engine=engine, discovery=discovery, peers=self.peers, plane=plane, connections=connections,
+            tunnels=self.tunnels, notes=self.notes, key_log=self.key_log, statistics=self.statistics, clock=clock,
+            send=send, is_ours=is_ours, calculate=calculate, tell=self.tell, partners=self.partners,
             spi_refused=self.recovery.spi_refused)
         self.multihoming = Multihoming(choice, plane, self.tunnels, clock, self.tell)
 
@@ -116,13 +123,17 @@ class KeyingDaemon:
         connection = self.connections.get(flow)
         if connection is not None and connection.tunnel is not None:
             self.tell(connection, ev.KeysDoubted(why))
-        else:
+        elif connection is not None or not isinstance(flow, Subnets):
             self.notes.take(flow, f"its gateway is to be keyed with anew: {why}")
             self.acquired(flow)
 
     # Connections
 
-    def tell(self, connection: Connection, event: ev.Event) -> None:
+    def begin_configured(self) -> None:
+        """The forwarding plane stands: configured tunnels that are to be begun at once are due."""
+        self._lifespans.set(self.connections.next_deadline())
+
+    def tell(self, connection: Instance, event: ev.Event) -> None:
         """Hand an event to a connection and do what it then asks for."""
         before = connection.settled_state, connection.gateway
         try:
@@ -140,7 +151,8 @@ class KeyingDaemon:
         for action in todo:
             self.perform(action, connection)
         self.connections.schedule(connection)
-        self.multihoming.watch(connection)
+        if isinstance(connection, Connection):
+            self.multihoming.watch(connection)
         self._lifespans.set(self.connections.next_deadline())
 
     def _lifespans_ended(self) -> None:
@@ -149,11 +161,11 @@ class KeyingDaemon:
         self._lifespans.set(self.connections.next_deadline())
 
     @singledispatchmethod
-    def perform(self, action: actions.Action, connection: Connection) -> None:
+    def perform(self, action: actions.Action, connection: Instance) -> None:
         raise TypeError(f"nobody performs {action}")
 
     @perform.register
-    def _(self, action: actions.InstallPolicy, connection: Connection) -> None:
+    def _(self, action: actions.InstallPolicy, connection: Instance) -> None:
         installed = self.plane.install_policy(connection.flow, action.policy, action.gateways)
         installed.addCallback(lambda _: self._in_force(connection, action.policy))
         log_failure(installed, f"{connection.flow}: {action.policy.value} policy",
@@ -174,6 +186,21 @@ class KeyingDaemon:
         gateway = action.delegation.gateway
         if isinstance(gateway, str):
             raise TypeError(f"{action.delegation} cannot be called")
+        self._call(connection, gateway, AddressIdentity(gateway), action.delegation.keys)
+
+    @perform.register
+    def _(self, action: actions.KeyConfigured, connection: ConfiguredTunnel) -> None:
+        async def call() -> None:
+            callee = await self.peers.callee(connection.flow, partial(self.notes.question, connection.flow, False))
+            if callee.addresses:
+                address = callee.addresses[connection.failures % len(callee.addresses)]
+                self._call(connection, address, callee.identity, callee.keys)
+            else:
+                self.tell(connection, ev.LookUpFailed(callee.detail))
+        log_failure(Deferred.fromCoroutine(call()), f"{connection.flow}: finding its peer",
+                    lambda why: self.tell(connection, ev.LookUpFailed(why)))
+
+    def _call(self, connection: Instance, gateway: Address, identity: Identity, keys: Sequence[RsaPublicKey]) -> None:
         try:
             local = self.local_address(gateway)
         except OSError as error:
@@ -181,7 +208,7 @@ class KeyingDaemon:
             silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")
             self._clock.callLater(0, self.tell, connection, silent)
             return
-        self.keying.initiate(connection.flow, local, action.delegation, gateway, connection.line.options.keying_time)
+        self.keying.initiate(connection.flow, local, gateway, identity, keys, connection.line.options.keying_time)
 
     @perform.register
     def _(self, action: actions.QueryLastUse, connection: Connection) -> None:
@@ -211,7 +238,7 @@ class KeyingDaemon:
         self.journal.end(connection.flow)
 
     @perform.register
-    def _(self, action: actions.CloseTunnel, connection: Connection) -> None:
+    def _(self, action: actions.CloseTunnel, connection: Instance) -> None:
         closing = self.tunnels.get(action.tunnel)
         if closing is not None:
             self.keying.take_out(closing, closing.outbound)
@@ -233,7 +260,7 @@ class KeyingDaemon:
         self.multihoming.stop()
         self.keying.close()
 
-    def _in_force(self, connection: Connection, policy: ForwardingPolicy) -> None:
+    def _in_force(self, connection: Instance, policy: ForwardingPolicy) -> None:
         tunnel = self.tunnels.get(connection.tunnel) if connection.tunnel is not None else None
         if policy is ForwardingPolicy.ENCRYPT and tunnel is not None and tunnel.begun_here:
             self.notes.take(connection.flow, "the held datagrams leave through the tunnel",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -133,6 +134,12 @@ class Discovery:
         refused = judged if isinstance(judged, ev.DelegationBad) else found.refused
         asked = " and ".join(rdtype.name for rdtype in types)
         return replace(found, detail=f"KEY: {found.detail}; {asked}: {judged.detail}", refused=refused)
+
+    async def addresses(self, name: str, note: Note) -> tuple[Address, ...]:
+        """Of a peer that is known by name: where to call it. It need not be signed, for the peer proves who it is."""
+        answers = await self._look_up_all(parse_name(name), (RecordType.A, RecordType.AAAA), note, None)
+        return tuple(ip_address(rdata) for answer in answers if answer.status is not SecurityStatus.BOGUS
+                     for rdata in answer.rdatas if len(rdata) in (4, 16))
 
     async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note,
                             client: Address | None = None, policy: DnssecPolicy | None = None) -> Verdict:

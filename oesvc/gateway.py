@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from oesvc import __version__
 from oesvc.arithmetic import Arithmetic
 from oesvc.config import Config, ConfigError
+from oesvc.configured_peers import ConfiguredPeers
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
 from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
@@ -43,6 +44,7 @@ from oesvc.kernel.unknown_spis import UnknownSpis
 from oesvc.keys.key_pair import KeyPairError, load, public_key
 from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
 from oesvc.oe.classes import Network
+from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
 from oesvc.operator.dns_report import Inspector
@@ -93,11 +95,13 @@ class GatewayService(Service):
                               random.SystemRandom().random)
         classes = config.class_table()
         self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
+        configured = [ConfiguredTunnel(peer.name, subnets, peer.start, peer.place)
+                      for peer in config.tunnels for subnets in peer.subnets]
         self.daemon = KeyingDaemon(
-            connections=Connections(classes, config.lifespans, config.max_flows), discovery=discovery,
+            connections=Connections(classes, config.lifespans, config.max_flows, configured), discovery=discovery,
             plane=self._plane, engine=self._engine, journal=Journal(), clock=reactor, unix_time=time.time,
             send=self._send, is_ours=self._is_ours, choice=config.multi_homing,
-            calculate=self._arithmetic.calculate,
+            calculate=self._arithmetic.calculate, peers=ConfiguredPeers(config.tunnels, discovery),
             partners=Partners(PartnerFile(config.state_directory / PARTNERS),
                               self._in_thread),
             key_directory=config.state_directory / "wireshark", statistics=statistics,
@@ -116,6 +120,7 @@ class GatewayService(Service):
         await self._plane.start(self.daemon)
         if not self.running:
             return  # to whoever stops us meanwhile
+        self.daemon.begin_configured()
         await self._recover()
         if not self.running:
             return
@@ -250,6 +255,7 @@ class GatewayService(Service):
 
 def _engine_config(config: Config) -> EngineConfig:
     return EngineConfig(load(config.private_key), PROFILES[config.profile.value], config.identity,
+                        configured=frozenset(subnets for peer in config.tunnels for subnets in peer.subnets),
                         keying_time=config.keying_time,
                         phase1_lifetime=Lifetime(config.channel_lifetime),
                         phase2_lifetime=Lifetime(config.tunnel_lifetime, config.tunnel_kilobytes),
@@ -272,6 +278,7 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
                        port_rules=tuple(config.class_table().port_rules()),
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
                        resolver_sources=resolver_sources(dns.servers, own, config.clients),
+                       configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
                        queue_length=config.max_held, icmp_on_deny=answered[0])
 
 

@@ -8,20 +8,23 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
+from oesvc.configured_peers import ConfiguredPeers
 from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
-from oesvc.ike.identity import AddressIdentity
+from oesvc.ike.identity import Identity
 from oesvc.interfaces import Clock, ForwardingPlane, KeyingEngine, Traffic
 from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.ipsec.subnets import Subnets
 from oesvc.keylog import KeyLog
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import events as ev
 from oesvc.oe.classes import PolicyLine
+from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection
-from oesvc.oe.connections import Connections
-from oesvc.oe.delegation import Delegation
+from oesvc.oe.connections import Connections, Instance
 from oesvc.oe.machine import State
 from oesvc.outcomes import FAILURES
 from oesvc.partners import Partners
@@ -37,15 +40,16 @@ class Keying:
 
     log = Logger()
 
-    def __init__(self, *, engine: KeyingEngine, discovery: Discovery, plane: ForwardingPlane, connections: Connections,
-                 tunnels: Tunnels, notes: Notes, key_log: KeyLog, statistics: Statistics, clock: Clock,
-                 send: Callable[[Datagram], None], is_ours: Callable[[Address], bool],
+    def __init__(self, *, engine: KeyingEngine, discovery: Discovery, peers: ConfiguredPeers, plane: ForwardingPlane,
+                 connections: Connections, tunnels: Tunnels, notes: Notes, key_log: KeyLog, statistics: Statistics,
+                 clock: Clock, send: Callable[[Datagram], None], is_ours: Callable[[Address], bool],
                  calculate: Callable[[ike.Job], "Deferred[Any]"],
-                 tell: Callable[[Connection, ev.Event], None], partners: Partners,
+                 tell: Callable[[Instance, ev.Event], None], partners: Partners,
                  spi_refused: Callable[[Address, Flow, str], object]) -> None:
         """`tell` hands an event to a connection, `spi_refused` tells Recovery; the rest is as in KeyingDaemon."""
         self.engine = engine
         self._discovery = discovery
+        self._peers = peers
         self._plane = plane
         self._connections = connections
         self._tunnels = tunnels
@@ -69,11 +73,13 @@ class Keying:
         """An ICMP unreachable came about a datagram of ours to a peer (section 9.2)."""
         self._call(lambda now: self.engine.peer_unreachable(peer, now))
 
-    def initiate(self, flow: Flow, local: Address, delegation: Delegation, gateway: Address,
-                 within: float | None) -> None:
-        """Begin a tunnel with a gateway that a delegation names; `within` so many seconds, None for as for all."""
-        tunnel = self.engine.initiate(flow, local, gateway, AddressIdentity(gateway), delegation.keys,
-                                      self._clock.seconds(), within)
+    def initiate(self, flow: Flow, local: Address, gateway: Address, identity: Identity,
+                 keys: Sequence[RsaPublicKey], within: float | None) -> None:
+        """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`.
+
+        `within` so many seconds, None for as for all.
+        """
+        tunnel = self.engine.initiate(flow, local, gateway, identity, keys, self._clock.seconds(), within)
         self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True))
         self.turn()
 
@@ -119,7 +125,7 @@ class Keying:
         async def find_keys() -> None:
             note = partial(self._notes.peer_question, event.peer)
             policy = self._discovery.most_lenient(self._connections.classes.dnssec_policies)
-            found = await self._discovery.keys(event.identity, note, event.peer, policy)
+            found = await self._peers.keys(event.identity, note, event.peer, policy)
             if found.keys:
                 self._call(lambda now: self.engine.keys_found(event.channel, event.identity, found.keys, now))
             else:
@@ -133,9 +139,10 @@ class Keying:
         self._notes.adopt(event.flow, event.peer)
         self._tunnels.begin(TunnelRecord(event.tunnel, event.flow, event.peer, begun_here=False))
         line = self._connections.classes.find(event.flow.destination)
-        if not self._is_ours(event.flow.source):
+        configured = isinstance(event.flow, Subnets)
+        if not configured and not self._is_ours(event.flow.source):
             self._refuse(event, f"{event.flow.source} is not behind this gateway")
-        elif not line.connection_class.opportunistic:
+        elif not configured and not line.connection_class.opportunistic:
             self._refuse(event, f"the policy here is {line}")
         else:
             authorized = Deferred.fromCoroutine(self._authorize(event, line))
@@ -143,8 +150,8 @@ class Keying:
 
     async def _authorize(self, event: ike.TunnelProposed, line: PolicyLine) -> None:
         note = partial(self._notes.question, event.flow, True)
-        verdict = await self._discovery.authorization(event.flow.destination, event.identity, event.key, note,
-                                                     event.peer, line.options.dnssec)
+        verdict = await self._peers.authorization(event.flow, event.identity, event.key, note, event.peer,
+                                                 line.options.dnssec)
         if self._tunnels.get(event.tunnel) is None:
             return  # the peer has given up meanwhile
         now_in_force = self._connections.classes.find(event.flow.destination)
@@ -187,7 +194,8 @@ class Keying:
     def _(self, event: ike.TunnelUp) -> None:
         tunnel = self._tunnels.get(event.tunnel)
         connection = self._connections.get(event.flow)
-        if tunnel is None or connection is None or not connection.connection_class.opportunistic:
+        if tunnel is None or connection is None or not (
+                isinstance(connection, ConfiguredTunnel) or connection.connection_class.opportunistic):
             self.delete(event.tunnel)
             return
         self._tunnels.settle(tunnel)
@@ -222,7 +230,7 @@ class Keying:
             self._discovery.was_silent(tunnel.peer)
         if connection is not None and tunnel.begun_here:
             self._tell(connection, failure)
-            if connection.rekey_failed and connection.state is State.KEYED:
+            if isinstance(connection, Connection) and connection.rekey_failed and connection.state is State.KEYED:
                 self._rekey_later(connection)
         elif connection is not None and not self._tunnels.is_proposed(flow):
             self._tell(connection, ev.ProposalLapsed(failure.detail))

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from oesvc.ipsec.flow import Address, Flow
+from oesvc.ipsec.subnets import Subnets
 
 FILE_NAME = "partners.sqlite"
 VERSION = 1
@@ -75,7 +76,7 @@ class PartnerFile:
             raise ValueError(f"its version is {version}, not {VERSION}")
         self._database.executescript(CREATE)
         rows = self._database.execute("SELECT gateway, source, destination FROM partners ORDER BY number DESC")
-        return [Partner(ip_address(gateway), Flow(ip_address(source), ip_address(destination)))
+        return [Partner(ip_address(gateway), _flow(source, destination))
                 for gateway, source, destination in rows]
 
     def write(self, changes: Mapping[Address, Flow | None]) -> None:
@@ -89,7 +90,7 @@ class PartnerFile:
                     cursor.execute("DELETE FROM partners WHERE gateway = ?", (str(gateway),))
                 else:
                     cursor.execute("REPLACE INTO partners SELECT ?, ?, ?, 1 + ifnull(max(number), 0) FROM partners",
-                                   (str(gateway), str(flow.source), str(flow.destination)))
+                                   (str(gateway), *flow.ends))
 
     def forget_all(self) -> None:
         """Everybody was told that we go. Raises sqlite3.Error."""
@@ -101,6 +102,13 @@ class PartnerFile:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _flow(source: str, destination: str) -> Flow:
+    """Of hosts, or of a configured tunnel's networks. Raises ValueError."""
+    if "/" in source:
+        return Subnets.between(ip_network(source), ip_network(destination))
+    return Flow(ip_address(source), ip_address(destination))
 
 
 class Partners:

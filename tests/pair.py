@@ -1,16 +1,20 @@
 """Two gateways in one process: real daemons, machines and IKE engines; DNS and kernel are fakes, as is the clock."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from twisted.internet.task import Clock
 
+from oesvc.config_tunnels import ConfiguredPeer
+from oesvc.configured_peers import ConfiguredPeers
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import KEY, TXT, Discovery
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
-from oesvc.dns.name import reverse_name
+from oesvc.dns.name import parse_name, reverse_name
+from oesvc.dns.records import RecordType
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
@@ -20,14 +24,14 @@ from oesvc.journal import Journal
 from oesvc.keys.key_pair import public_key
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
-from oesvc.oe.classes import ConnectionClass
+from oesvc.oe.classes import ClassTable, ConnectionClass
+from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connections import Connections
 from oesvc.oe.paths import Choice
 from oesvc.partners import Partners
 from tests.fakes import FakePlane, FakeResolver
 from tests.oe.parts import ALICE, BOB, SG_A, SG_B
 from tests.oe.test_authorization import strings
-from tests.oe.test_connections import table
 
 LATENCY = 0.01
 "Seconds that a datagram takes from gateway to gateway."
@@ -64,19 +68,26 @@ class Gateway:
     def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
                  of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER,
                  choice: Choice = Choice.LAST_KEYED,
-                 partners: Partners | None = None) -> None:
+                 partners: Partners | None = None, tunnels: Sequence[ConfiguredPeer] = ()) -> None:
         self.alive = True
         self.diary: list[tuple[object, ...]] = []
         self.plane = FakePlane(self.diary)
         self.entropy = random.Random(name)
         self.key = public_key(private_key(name))
+        discovery = Discovery(resolver, dnssec, lambda: 0.5)
+        lines = [line for tunnel in tunnels for line in tunnel.lines]
+        configured = [ConfiguredTunnel(tunnel.name, subnets, tunnel.start, tunnel.place)
+                      for tunnel in tunnels for subnets in tunnel.subnets]
+        networks = frozenset(tunnel.flow for tunnel in configured)
         self.daemon = KeyingDaemon(
-            connections=Connections(table(default=of_class), Lifespans()),
-            discovery=Discovery(resolver, dnssec, lambda: 0.5), plane=self.plane,
-            engine=IkeEngine(EngineConfig(private_key(name)), self.entropy.randbytes), journal=Journal(),
+            connections=Connections(ClassTable(lines, of_class), Lifespans(), configured=configured),
+            discovery=discovery, plane=self.plane,
+            engine=IkeEngine(EngineConfig(private_key(name), configured=networks), self.entropy.randbytes),
+            journal=Journal(),
             clock=wire.clock, unix_time=wire.clock.seconds, partners=partners, local_address=lambda peer: address,
             send=lambda datagram: wire.send(datagram) if self.alive else None,
-            is_ours=lambda other: other in (address, client), choice=choice)
+            is_ours=lambda other: other in (address, client), choice=choice,
+            peers=ConfiguredPeers(tunnels, discovery))
         wire.gateways[address] = self
 
     def policies(self) -> list[str]:
@@ -94,12 +105,13 @@ class Pair:
 
     def __init__(self, class_a: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
                  class_b: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
-                 dnssec: DnssecPolicy = DnssecPolicy.PREFER) -> None:
+                 dnssec: DnssecPolicy = DnssecPolicy.PREFER, tunnels_a: Sequence[ConfiguredPeer] = (),
+                 tunnels_b: Sequence[ConfiguredPeer] = ()) -> None:
         self.clock = Clock()
         self.wire = Wire(self.clock)
         self.resolver = FakeResolver()
-        self.a = Gateway("a", SG_A, ALICE, self.wire, self.resolver, class_a, dnssec)
-        self.b = Gateway("b", SG_B, BOB, self.wire, self.resolver, class_b, dnssec)
+        self.a = Gateway("a", SG_A, ALICE, self.wire, self.resolver, class_a, dnssec, tunnels=tunnels_a)
+        self.b = Gateway("b", SG_B, BOB, self.wire, self.resolver, class_b, dnssec, tunnels=tunnels_b)
         for gateway, address, client in ((self.a, SG_A, ALICE), (self.b, SG_B, BOB)):
             self.publish_key(address, gateway.key)
             self.publish_delegation(client, address, gateway.key)
@@ -118,6 +130,11 @@ class Pair:
     def publish_delegation(self, host: Address, gateway: Address, key: RsaPublicKey,
                            status: SecurityStatus = SecurityStatus.SECURE) -> None:
         self.publish(host, TXT, [strings(f"X-IPsec-Server(10)={gateway} {key.to_base64()}")], status)
+
+    def publish_address(self, name: str, address: Address) -> None:
+        owner, rdtype = parse_name(name), RecordType.A
+        self.resolver.answers[owner, rdtype] = Answer(owner, rdtype, AnswerKind.DATA, SecurityStatus.INSECURE,
+                                                      "because", (address.packed,), owner, expires=36000.0)
 
     def publish(self, address: Address, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
         name = reverse_name(address)

@@ -9,6 +9,7 @@ import pytest
 
 from oesvc import class_sections
 from oesvc.config import OPTIONS
+from oesvc.config_tunnels import OPTIONS as TUNNEL_OPTIONS
 from oesvc.operator import main
 from oesvc.policy_files import GROUPS
 
@@ -24,15 +25,16 @@ def test_page_is_well_formed(page):
 def test_every_option_is_described_with_its_default():
     text = (MAN / "oegw.conf.5").read_text()
     described = {name for line in re.findall(r"^\.It Cm (.*)$", text, re.MULTILINE) for name in line.split(" , ")}
-    assert described == {option for _, option in OPTIONS} | set(class_sections.OPTIONS)
-    for (_, option), (_, default) in OPTIONS.items():
+    assert described == {option for _, option in OPTIONS} | set(class_sections.OPTIONS) | set(TUNNEL_OPTIONS)
+    of_tunnels = [(("tunnel", option), (reader, default or "")) for option, (reader, default) in TUNNEL_OPTIONS.items()]
+    for (_, option), (_, default) in [*OPTIONS.items(), *of_tunnels]:
         entry = text.partition(f".It Cm {option}\n")[2].partition("\n.It ")[0]
         assert not entry or default in entry
 
 
 def test_every_section_of_the_configuration_is_there():
     sections = re.findall(r"^\.Ss \[(.*)\]$", (MAN / "oegw.conf.5").read_text(), re.MULTILINE)
-    assert set(sections) == {section for section, _ in OPTIONS} | {"class NAME"}
+    assert set(sections) == {section for section, _ in OPTIONS} | {"class NAME", "tunnel NAME"}
 
 
 def test_every_policy_file_is_described():

@@ -13,11 +13,12 @@ from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.machine import State
 from oesvc.oe.reasons import Because
-from tests.oe.parts import ALICE, BOB, CLEAR, DENY, PARANOID, PASSIVE, PERMISSIVE, SG_A, SG_B
+from tests.oe.parts import ALICE, BOB, CLEAR, CONFIGURED, DENY, PARANOID, PASSIVE, PERMISSIVE, SG_A, SG_B
 from tests.pair import Gateway, Pair, private_key
 
 THERE, BACK = Flow(ALICE, BOB), Flow(BOB, ALICE)
-FALLEN = {DENY: "deny", CLEAR: "pass-through", PASSIVE: "pass-through", PERMISSIVE: "pass-through", PARANOID: "deny"}
+FALLEN = {DENY: "deny", CLEAR: "pass-through", PASSIVE: "pass-through", PERMISSIVE: "pass-through", PARANOID: "deny",
+          CONFIGURED: "deny"}
 
 
 def state(gateway, flow):

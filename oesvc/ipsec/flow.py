@@ -1,9 +1,10 @@
 """The pair of addresses that one connection protects."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,19 @@ class Flow:
         if self.source.version != self.destination.version:
             raise ValueError(f"{self.source} and {self.destination} are of different address families")
 
+    @property
+    def networks(self) -> tuple[Network, Network]:
+        """Source and destination as prefixes: of a flow, single hosts."""
+        return ip_network(self.source), ip_network(self.destination)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """For people: hosts by their addresses, networks by their prefixes."""
+        return str(self.source), str(self.destination)
+
     def reversed(self) -> "Flow":
         """The traffic that answers this one."""
         return Flow(self.destination, self.source)
 
     def __str__(self) -> str:
-        return f"{self.source} -> {self.destination}"
+        return " -> ".join(self.ends)

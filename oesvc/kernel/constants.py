@@ -145,8 +145,12 @@ class Priority(IntEnum):
     """
 
     EXEMPT = 0x0E000100
-    "The LAN, multicast, neighbour discovery, the resolver: never a matter of opportunistic encryption."
-    PORTS = 0x0E000180
+    "The LAN, multicast, neighbour discovery: never a matter of encryption."
+    CONFIGURED = 0x0E000110
+    "Configured tunnels of our own, the longest prefix of the peer's first: 129 numbers."
+    RESOLVER = 0x0E0001A0
+    "Its questions are no matter of opportunistic encryption."
+    PORTS = 0x0E0001B0
     "Protocols and ports that an administrator has excepted; those that say more of the ports come before."
     FLOW = 0x0E000200
     "Policies of single flows."
@@ -157,12 +161,15 @@ class Priority(IntEnum):
     "Whatever nobody has decided yet; also the blocks that a stopped daemon leaves behind."
 
 
+CONFIGURED_PRIORITIES = range(Priority.CONFIGURED, Priority.RESOLVER)
 OUR_PRIORITIES = range(0x0E000000, 0x0E001000)
 
 TRAP_REQID = 0xE0000000
 FLOW_REQIDS = range(TRAP_REQID + 1, 0xF0000000)
 "Each flow's own; a firewall knows opportunistic tunnels by this range (`ipsec in reqid`, RFC 4322 section 12.1)."
-OUR_REQIDS = range(TRAP_REQID, FLOW_REQIDS.stop)
+CONFIGURED_REQIDS = range(0xF0000010, 0xF0010000)
+"Sixteen for each configured tunnel, by its number."
+OUR_REQIDS = range(TRAP_REQID, CONFIGURED_REQIDS.stop)
 
 REPLAY_WINDOW = 128
 "Datagrams of an SA may overtake each other by so many; several CPUs and queues exceed the kernel's usual 32."

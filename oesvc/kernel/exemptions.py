@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from oesvc.kernel.configured import closed, trapped
 from oesvc.kernel.constants import (
     ICMP_ERRORS,
     ICMPV6_ERRORS,
@@ -17,7 +18,7 @@ from oesvc.kernel.constants import (
     Priority,
 )
 from oesvc.kernel.plane_config import PlaneConfig
-from oesvc.kernel.spd import EVERYWHERE, INGRESS, Network, Policy, Selector, Template
+from oesvc.kernel.spd import EVERYWHERE, INGRESS, LONGEST, Network, Policy, Selector, Template
 
 NEVER_FORWARDED: tuple[Network, ...] = (
     IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"), IPv4Network("224.0.0.0/4"),
@@ -26,9 +27,6 @@ NEVER_FORWARDED: tuple[Network, ...] = (
 "This host, the link, multicast and broadcast (RFC 6890)."
 
 DNS_PORTS = (53, 853)
-
-LONGEST = 128
-"Bits of the longest prefix: longer prefixes come first."
 
 ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
 
@@ -42,16 +40,17 @@ def exempt_destinations(config: PlaneConfig) -> list[Network]:
     return [*config.clients, *NEVER_FORWARDED]
 
 
-def exempt_selectors(config: PlaneConfig) -> Iterator[Selector]:
-    """What passes whatever else is decided."""
+def exempt_policies(config: PlaneConfig) -> Iterator[Policy]:
+    """What passes whatever else is decided; the resolver's questions, unless they belong to a configured tunnel."""
     for network in exempt_destinations(config):
-        yield Selector(EVERYWHERE[network.version], network)
+        yield Policy(Direction.OUT, Selector(EVERYWHERE[network.version], network), Priority.EXEMPT)
     for kind in NEIGHBOUR_DISCOVERY:
-        yield Selector(EVERYWHERE[6], EVERYWHERE[6], IPPROTO_ICMPV6, kind)
+        yield Policy(Direction.OUT, Selector(EVERYWHERE[6], EVERYWHERE[6], IPPROTO_ICMPV6, kind), Priority.EXEMPT)
     for source in config.resolver_sources:
         for protocol in (IPPROTO_UDP, IPPROTO_TCP):
             for port in DNS_PORTS:
-                yield Selector(source, EVERYWHERE[source.version], protocol, 0, port)
+                questions = Selector(source, EVERYWHERE[source.version], protocol, 0, port)
+                yield Policy(Direction.OUT, questions, Priority.RESOLVER)
 
 
 def port_policies(config: PlaneConfig) -> Iterator[Policy]:
@@ -86,11 +85,13 @@ def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
 def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
     """The SPD while the daemon runs, before any flow: what is exempt, and the traps that catch all the rest."""
     return [
-        *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)),
+        *exempt_policies(config),
         *icmp_error_policies(config),
         *port_policies(config),
         *(Policy(Direction.OUT, Selector(source, EVERYWHERE[source.version]), Priority.TRAP, XFRM_POLICY_ALLOW, trap)
           for source in protected(config)),
+        # The last of one selector counts: this where a tunnel leads everywhere.
+        *trapped(config.configured),
     ]
 
 
@@ -98,11 +99,11 @@ def remaining_policies(config: PlaneConfig) -> list[Policy]:
     """The SPD after the daemon has stopped: blocks, and what they must not hit; nothing if nothing is to be blocked."""
     blocked = {network.version for network in config.never_clear}
     return [
-        *(Policy(Direction.OUT, selector, Priority.EXEMPT) for selector in exempt_selectors(config)
-          if selector.destination.version in blocked),
+        *(policy for policy in exempt_policies(config) if policy.selector.destination.version in blocked),
         *(policy for policy in port_policies(config)
           if policy.direction is Direction.OUT and policy.selector.destination.version in blocked),
         *(Policy(Direction.OUT, Selector(source, network), Priority.TRAP + LONGEST - network.prefixlen, action)
           for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
           for network in networks for source in protected(config) if source.version == network.version),
+        *closed(config.configured),
     ]

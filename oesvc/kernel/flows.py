@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import FLOW_REQIDS, Direction
-from oesvc.kernel.spd import Template
+from oesvc.kernel.spd import INGRESS, Template
 
 SaKey = tuple[int, Address]
 "SPI and outer destination: what tells one SA from another."
@@ -44,6 +45,11 @@ class FlowEntry:
     "Under way, and waiting for their turn."
 
     @property
+    def configured(self) -> bool:
+        """Its policies are replaced, and never deleted: they close what does not stand."""
+        return isinstance(self.flow, Subnets)
+
+    @property
     def sas(self) -> frozenset[SaKey]:
         return self.inbound | self.outbound
 
@@ -55,7 +61,9 @@ class FlowEntry:
 class FlowTable:
     """All flows with something in the kernel, and their reqids."""
 
-    def __init__(self) -> None:
+    def __init__(self, configured: Mapping[Subnets, int] = MappingProxyType({})) -> None:
+        """`configured` have reqids of their own, and their policies stand."""
+        self._configured = configured
         self._entries: dict[Flow, FlowEntry] = {}
         self._by_reqid: dict[int, FlowEntry] = {}
         self._waiting: dict[Flow, deque[Callable[[], None]]] = {}
@@ -83,10 +91,14 @@ class FlowTable:
         return turn.addBoth(self._done, entry)
 
     def _create(self, flow: Flow) -> FlowEntry:
-        while self._next in self._by_reqid:
+        if isinstance(flow, Subnets):
+            reqid = self._configured[flow]
+            entry = FlowEntry(flow, reqid, outbound_policy=True, ingress=dict.fromkeys(INGRESS, Template(reqid, None)))
+        else:
+            while self._next in self._by_reqid:
+                self._advance()
+            entry = FlowEntry(flow, self._next)
             self._advance()
-        entry = FlowEntry(flow, self._next)
-        self._advance()
         self._entries[flow] = self._by_reqid[entry.reqid] = entry
         return entry
 

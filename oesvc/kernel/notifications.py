@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.kernel.constants import XfrmMessage
+from oesvc.ipsec.subnets import Subnets
+from oesvc.kernel.constants import CONFIGURED_PRIORITIES, XfrmMessage
 from oesvc.kernel.netlink import Message
 from oesvc.kernel.spd import Selector, address
 from oesvc.kernel.structs import AcquireMessage, ExpireMessage
@@ -34,6 +35,9 @@ Notification = Acquire | SaExpired
 
 
 def _acquire(message: Any) -> Acquire:
+    if message["priority"] in CONFIGURED_PRIORITIES:
+        policy = Selector.read(message)
+        return Acquire(Subnets.between(policy.source, policy.destination), message["priority"])
     return Acquire(Selector.read(message, "wanted_sel_").flow, message["priority"])
 
 

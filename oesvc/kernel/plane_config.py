@@ -1,9 +1,11 @@
 """What the forwarding plane has to know of its gateway."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.ports import Ports
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.spd import Network
 
 
@@ -23,6 +25,8 @@ class PlaneConfig:
     "Destinations of the other classes that lie within those; the longest prefix decides."
     port_rules: tuple[tuple[Network, Ports, bool], ...] = ()
     "Datagrams to these prefixes that are let pass in clear, or (True) dropped, whatever becomes of their flow."
+    configured: Mapping[Subnets, int] = field(default_factory=dict)
+    "What configured tunnels protect, each with its reqid: blocked, also while no daemon runs, unless it is encrypted."
     resolver_sources: tuple[Network, ...] = ()
     "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
     icmp_on_deny: bool = False

@@ -70,6 +70,8 @@ table inet {table} {{
     {icmp_on_deny}
   }}
   chain hold {{
+    # What belongs to configured tunnels: the SPD has it encrypted, or blocked.
+    {configured}
     jump spare
     # Where no daemon listens, the traps in the SPD decide.
     queue flags bypass to {queue}
@@ -119,6 +121,7 @@ def ruleset(config: PlaneConfig) -> str:
     return closed_ruleset(config) + HOLDING.format(
         table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
         inside=f"iifname {inside} " if inside else "", icmp_on_deny="\n    ".join(icmp_on_deny(config)),
+        configured="\n    ".join(configured(config)),
         icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
 
 
@@ -141,6 +144,13 @@ def interfaces(config: PlaneConfig) -> str:
 
 def quoted(name: str) -> str:
     return f'"{name}"'
+
+
+def configured(config: PlaneConfig) -> Iterator[str]:
+    """Rules for the networks of configured tunnels."""
+    for source, destination in (subnets.networks for subnets in config.configured):
+        name = FAMILY_NAME[source.version]
+        yield f"{name} saddr {source} {name} daddr {destination} accept"
 
 
 def never_clear(config: PlaneConfig) -> Iterator[str]:

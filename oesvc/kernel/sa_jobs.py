@@ -10,15 +10,15 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.kernel.configured import lift
 from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
 from oesvc.kernel.netlink import Message
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.spd import (
     ACTIONS,
-    Selector,
+    INGRESS,
     Template,
     create_policy,
-    delete_policy,
     flow_policy,
     ingress_policies,
     put_policy,
@@ -101,6 +101,5 @@ class SaJobs:
             entry.inbound -= keys
             entry.outbound -= keys
         if entry.ingress and not entry.inbound:
-            back = Selector.of_flow(entry.flow.reversed())
-            yield self._request(*(delete_policy(way, back) for way in entry.ingress))
-            entry.ingress = NO_INGRESS
+            yield self._request(*(lift(way, entry.flow, entry.reqid) for way in entry.ingress))
+            entry.ingress = dict.fromkeys(INGRESS, Template(entry.reqid, None)) if entry.configured else NO_INGRESS

@@ -17,7 +17,9 @@ from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.kernel.configured import lift
 from oesvc.kernel.constants import (
+    CONFIGURED_PRIORITIES,
     NETLINK_NETFILTER,
     NETLINK_XFRM,
     NFNLGRP_NFTABLES,
@@ -45,7 +47,6 @@ from oesvc.kernel.spd import (
     Selector,
     Template,
     create_policy,
-    delete_policy,
     flow_policy,
     get_policy,
     put_policy,
@@ -72,7 +73,7 @@ class LinuxForwardingPlane:
         self._reactor = reactor
         self._config = config
         self._listener: PlaneListener | None = None
-        self._flows = FlowTable()
+        self._flows = FlowTable(config.configured)
         self._holds = HoldTable()
         self._open: list[NetlinkSocket | PacketQueue | FlowSets | TcpConnections] = []
         self._settings: dict[str, int] = {}
@@ -215,8 +216,9 @@ class LinuxForwardingPlane:
         """The trap caught a datagram past the hooks, or the outbound SA of an encrypted flow is gone."""
         entry = self._flows.get(event.flow)
         policy = entry.policy if entry else None
-        missed = policy is None and event.priority == Priority.TRAP
-        bereft = policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.FLOW
+        configured = event.priority in CONFIGURED_PRIORITIES
+        missed = policy is None and (configured or event.priority == Priority.TRAP)
+        bereft = policy is ForwardingPolicy.ENCRYPT and (configured or event.priority == Priority.FLOW)
         if entry is not None and bereft and entry.outbound:
             self._flows.run(event.flow, self._look_for_sas, listener).addErrback(self._not_held, event.flow)
         elif (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
@@ -296,8 +298,8 @@ class LinuxForwardingPlane:
             self._log.warn("{flow} may stay known to the hooks: {error}", flow=entry.flow, error=error)
         # Whoever stops us has deleted it, and perhaps put a block of the same selector there.
         if entry.outbound_policy and self._listener is not None:
-            yield self._xfrm.request(delete_policy(Direction.OUT, Selector.of_flow(entry.flow)))
-            entry.outbound_policy = False
+            yield self._xfrm.request(lift(Direction.OUT, entry.flow, entry.reqid))
+            entry.outbound_policy = entry.configured
 
     def forget(self, flow: Flow) -> "Deferred[None]":
         """See ForwardingPlane."""

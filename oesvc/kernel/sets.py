@@ -8,6 +8,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import (
     NETLINK_NETFILTER,
     NFNL_MSG_BATCH_BEGIN,
@@ -86,7 +87,9 @@ class FlowSets:
 
     def change(self, flow: Flow, before: ForwardingPolicy | None,
                after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
-        """Move a flow from the sets of one policy to those of another."""
+        """Move a flow from the sets of one policy to those of another; the ruleset knows configured tunnels."""
+        if isinstance(flow, Subnets):
+            return succeed([])
         old, new = MEMBERSHIP[before], MEMBERSHIP[after]
         changes = [element(NFT_MSG_NEWSETELEM, name, flow) for name in new if name not in old]
         changes += [element(NFT_MSG_DELSETELEM, name, flow) for name in old if name not in new]

@@ -9,6 +9,7 @@ from typing import Any
 
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import (
     IPPROTO_ESP,
     NLM_F_DUMP,
@@ -33,6 +34,9 @@ VERSION = {family: version for version, family in FAMILY.items()}
 ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: XFRM_POLICY_ALLOW,
            ForwardingPolicy.DENY: XFRM_POLICY_BLOCK}
 
+LONGEST = 128
+"Bits of the longest prefix: longer prefixes come first."
+
 INGRESS = (Direction.FWD, Direction.IN)
 "Where datagrams to hosts behind us are looked up, and those to an address of this host."
 
@@ -49,7 +53,7 @@ class Selector:
 
     @classmethod
     def of_flow(cls, flow: Flow) -> "Selector":
-        return cls(ip_network(flow.source), ip_network(flow.destination))
+        return cls(*flow.networks)
 
     def fields(self, prefix: str = "sel_") -> dict[str, Any]:
         """struct xfrm_selector."""
@@ -169,12 +173,17 @@ def read_policies(messages: list[Message]) -> Iterator[Any]:
             yield decoded
 
 
+def flow_priority(flow: Flow) -> int:
+    """Of a configured tunnel's policies, that of the longest prefix first."""
+    return Priority.CONFIGURED + LONGEST - flow.destination_length if isinstance(flow, Subnets) else Priority.FLOW
+
+
 def flow_policy(flow: Flow, action: int, template: Template | None) -> Policy:
     """The outbound policy of one flow (RFC 4322 sections 3.1.3 to 3.1.5)."""
-    return Policy(Direction.OUT, Selector.of_flow(flow), Priority.FLOW, action, template)
+    return Policy(Direction.OUT, Selector.of_flow(flow), flow_priority(flow), action, template)
 
 
 def ingress_policies(flow: Flow, template: Template) -> list[Policy]:
     """What answers the flow must come out of its own tunnel (RFC 4322 section 12.1)."""
     selector = Selector.of_flow(flow.reversed())
-    return [Policy(direction, selector, Priority.FLOW, template=template) for direction in INGRESS]
+    return [Policy(direction, selector, flow_priority(flow), template=template) for direction in INGRESS]

@@ -12,7 +12,15 @@ from twisted.logger import Logger
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import IpsecSa, Lifetime
-from oesvc.kernel.constants import ACQUIRE_EXPIRES, OUR_PRIORITIES, OUR_REQIDS, TRAP_REQID, Direction, Priority
+from oesvc.kernel.constants import (
+    ACQUIRE_EXPIRES,
+    CONFIGURED_PRIORITIES,
+    OUR_PRIORITIES,
+    OUR_REQIDS,
+    TRAP_REQID,
+    Direction,
+    Priority,
+)
 from oesvc.kernel.netlink import NetlinkSocket, Request
 from oesvc.kernel.sad import WARM_UP, add_sa, delete_sa, list_sas
 from oesvc.kernel.spd import Policy, Selector, address, delete_policy, list_policies, put_policy, read_policies
@@ -76,7 +84,7 @@ def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
     """Make `wanted` our only policies, first putting and then deleting; then delete all our SAs.
 
     Policies of others stay: where one has the selector of a wanted one, it is that one which counts. Only a trap
-    cannot give way, for then datagrams would pass it: PlaneError.
+    and a configured tunnel cannot give way, for then datagrams would pass them: PlaneError.
     """
     ours: set[PolicyKey] = set()
     others: set[PolicyKey] = set()
@@ -85,7 +93,7 @@ def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
         known.add((message["dir"], Selector.read(message)))
     put = {(policy.direction, policy.selector): policy for policy in wanted}
     for key in put.keys() & others:
-        if put[key].priority >= Priority.TRAP:
+        if put[key].priority >= Priority.TRAP or put[key].priority in CONFIGURED_PRIORITIES:
             raise PlaneError(f"the policy for {key[1]} is already there, of another program; remove that one")
         del put[key]
     yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])

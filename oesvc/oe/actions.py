@@ -29,6 +29,11 @@ class StartKeying(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyConfigured(Action):
+    """Begin a configured tunnel with its peer."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueryLastUse(Action):
     pass
 

@@ -22,6 +22,8 @@ class ConnectionClass(Enum):
     "Accepts opportunistic encryption but does not initiate it (section 3.3.2)."
     OE_PERMISSIVE = "OE-permissive"
     OE_PARANOID = "OE-paranoid"
+    CONFIGURED = "configured tunnel"
+    "Of the networks that a configured tunnel leads to, for sources that it is not for; a `deny` of its own (1.2)."
 
     @property
     def opportunistic(self) -> bool:
@@ -35,7 +37,7 @@ class ConnectionClass(Enum):
 
     @property
     def never_clear(self) -> bool:
-        return self in (ConnectionClass.DENY, ConnectionClass.OE_PARANOID)
+        return self in (ConnectionClass.DENY, ConnectionClass.OE_PARANOID, ConnectionClass.CONFIGURED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ CLASS_REASONS = {
     ConnectionClass.DENY: Because.CLASS_IS_DENY,
     ConnectionClass.ALWAYS_CLEAR_TEXT: Because.CLASS_IS_CLEAR,
     ConnectionClass.PASSIVE: Because.CLASS_IS_PASSIVE,
+    ConnectionClass.CONFIGURED: Because.CLASS_IS_CONFIGURED,
     ConnectionClass.OE_PERMISSIVE: Because.ASKED_DNS,
     ConnectionClass.OE_PARANOID: Because.ASKED_DNS,
 }
@@ -90,7 +91,7 @@ class Connection:
         self._answer_expires: float | None = None
         self._now = 0.0
 
-    def __lt__(self, other: "Connection") -> bool:
+    def __lt__(self, other: object) -> bool:
         """In heaps, of equal deadlines none is the first."""
         return False
 

@@ -71,6 +71,7 @@ S, L = State, Lifespan
 
 BY_CLASS = {
     ConnectionClass.DENY: To(S.DENY, L.FIRST),
+    ConnectionClass.CONFIGURED: To(S.DENY, L.FIRST),
     ConnectionClass.ALWAYS_CLEAR_TEXT: To(S.CLEAR_TEXT, L.FIRST),
     ConnectionClass.PASSIVE: To(S.CLEAR_TEXT, L.FIRST),
     ConnectionClass.OE_PERMISSIVE: To(S.POTENTIAL_OE),

@@ -11,6 +11,8 @@ class Because(Enum):
     CLASS_IS_CLEAR = "the policy says always clear text"
     CLASS_IS_DENY = "the policy says deny"
     CLASS_IS_PASSIVE = "the policy says to accept encryption, not to ask for it"
+    CLASS_IS_CONFIGURED = "the destination belongs to a configured tunnel that is not for this source"
+    NOT_BEGUN = "nobody has begun the configured tunnel yet"
     ASKED_DNS = "the destination's delegation record is being looked up"
     KEYING = "the destination's gateway is known and keys are being negotiated"
     REKEYING = "new keys are being negotiated while the old ones serve"

@@ -8,7 +8,7 @@ from oesvc.interfaces import Bounds
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Party
-from oesvc.oe.connection import Connection
+from oesvc.oe.connections import Instance
 from oesvc.oe.machine import State
 from oesvc.operator.trust import trust_levels
 from oesvc.timeline import render
@@ -41,6 +41,8 @@ def status(daemon: KeyingDaemon, version: str, now: float) -> dict[str, Any]:
             clear[connection.reason.because.value] += 1
     return {"schema": SCHEMA, "version": version, "flows": {name: n for name, n in states.items() if n},
             "tunnels": len(daemon.tunnels), "peers": len({tunnel.peer for tunnel in daemon.tunnels}),
+            "configured": [{"name": tunnel.name} | _connection(tunnel, now)
+                           for tunnel in daemon.connections.configured.values()],
             "trust": trust_levels(daemon), "clear": dict(clear), "ike": daemon.engine.counters(),
             "budgets": {name: {"used": used, "limit": limit, "refused": refused}
                         for name, (used, limit, refused) in bounds(daemon, now).items()}}
@@ -66,14 +68,14 @@ def flows(daemon: KeyingDaemon, now: float) -> dict[str, Any]:
 
 def why(daemon: KeyingDaemon, flow: Flow, now: float) -> dict[str, Any]:
     """Why a flow is treated as it is, and how it came about."""
-    connection = daemon.connections.get(flow)
+    connection = daemon.connections.get(flow) or daemon.connections.configured_for(flow)
     line = daemon.connections.classes.find(flow.destination)
     answer = {"schema": SCHEMA, "source": str(flow.source), "destination": str(flow.destination),
               "policy": str(connection.line if connection else line), "state": State.NONEXISTENT.value}
     if connection is not None:
         answer |= _connection(connection, now)
     history = [{"at": entry.at, "step": entry.arrow.label if entry.arrow else "", "text": entry.text}
-               for entry in daemon.journal.entries(flow)]
+               for entry in daemon.journal.entries(connection.flow if connection else flow)]
     return answer | {"history": history}
 
 
@@ -87,10 +89,11 @@ def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
             "text": f"{flow}\n{render(entries, COLUMN_NAMES)}" if entries else ""}
 
 
-def _connection(connection: Connection, now: float) -> dict[str, Any]:
+def _connection(connection: Instance, now: float) -> dict[str, Any]:
     looked_at_again = None if connection.deadline is None else max(0.0, connection.deadline - now)
-    return {"source": str(connection.flow.source), "destination": str(connection.flow.destination),
-            "state": connection.state.value, "outcome": OUTCOMES[connection.forwarding],
+    source, destination = connection.flow.ends
+    return {"source": source, "destination": destination, "state": connection.state.value,
+            "outcome": OUTCOMES[connection.forwarding],
             "reason": str(connection.reason), "because": connection.reason.because.name,
             "class": connection.connection_class.value, "policy": str(connection.line),
             "gateways": str(connection.gateways) if connection.gateways else None,

@@ -11,6 +11,7 @@ NONEXISTENT = "nonexistent"
 "Of a flow without a connection; RFC 4322 section 3.2.1."
 OUTCOME_COLOURS = {"is encrypted": GREEN, "goes in clear": YELLOW, "is denied": RED}
 TRUST_COLOURS = {"proved by DNSSEC": GREEN}
+STATE_COLOURS = {"up": GREEN, "rekeying": GREEN, "down": RED}
 STEP_MARKS = {True: ("ok", GREEN), False: ("no", RED), None: ("--", "")}
 UNITS = ("octets", "kB", "MB", "GB", "TB")
 
@@ -20,6 +21,9 @@ def status(answer: dict[str, Any], colour: bool = False) -> str:
     counts = ", ".join(f"{n} {state}" for state, n in answer["flows"].items()) or "none"
     lines = [paint(f"oegw {answer['version']} runs", BOLD), f"flows:   {counts}",
              f"tunnels: {answer['tunnels']}" + (f" with {answer['peers']} peers" if answer["peers"] else "")]
+    lines += [f"tunnel {one['name']}: {one['source']} -> {one['destination']} is "
+              f"{paint(one['state'], STATE_COLOURS.get(one['state'], YELLOW))}: {one['reason']}"
+              for one in answer["configured"]]
     lines += [f"trust:   {n} {paint(level, TRUST_COLOURS.get(level, YELLOW))}" for level, n in answer["trust"].items()]
     lines += [f"clear:   {n} because {why}" for why, n in answer["clear"].items()]
     lines += [paint(_budget(name, budget), YELLOW) for name, budget in answer["budgets"].items()
@@ -38,9 +42,9 @@ def flows(answer: dict[str, Any], colour: bool = False) -> str:
 
 
 def sas(answer: dict[str, Any], colour: bool = False) -> str:
-    return table(("SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION"),
+    return table(("SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION", "TRUST"),
                  [(sa["spi"], sa["way"], sa["source"], sa["destination"], sa["from"], sa["to"], amount(sa["octets"]),
-                   sa["protection"]) for sa in answer["sas"]])
+                   sa["protection"], sa["trust"] or "-") for sa in answer["sas"]])
 
 
 def peers(answer: dict[str, Any], colour: bool = False) -> str:

@@ -21,8 +21,9 @@ async def sas(daemon: KeyingDaemon) -> dict[str, Any]:
 
 def _sa(daemon: KeyingDaemon, tunnel: TunnelRecord, sa: IpsecSa, traffic: Traffic) -> dict[str, Any]:
     octets, datagrams = traffic.get((sa.spi, sa.destination), (None, None))
+    source, destination = sa.flow.ends
     return {"spi": f"{sa.spi:#010x}", "way": "out" if sa.flow == tunnel.flow else "in",
-            "source": str(sa.flow.source), "destination": str(sa.flow.destination),
+            "source": source, "destination": destination,
             "from": str(sa.source), "to": str(sa.destination), "protection": tunnel.protection,
             "lifetime": {"seconds": sa.lifetime.seconds, "kilobytes": sa.lifetime.kilobytes},
             "trust": trust(daemon, tunnel), "octets": octets, "datagrams": datagrams}
@@ -43,5 +44,4 @@ def _peer(daemon: KeyingDaemon, peer: Address, tunnels: list[TunnelRecord]) -> d
             "tunnels": len(standing), "negotiating": len(tunnels) - len(standing), "trust": dict(levels),
             "begun_here": sum(tunnel.begun_here for tunnel in standing),
             "protection": sorted({tunnel.protection for tunnel in standing}),
-            "flows": [{"source": str(tunnel.flow.source), "destination": str(tunnel.flow.destination)}
-                      for tunnel in standing]}
+            "flows": [dict(zip(("source", "destination"), tunnel.flow.ends, strict=True)) for tunnel in standing]}

@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import ExchangeType, PayloadType
+from oesvc.ike.v1.identification import pack_network
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Payload, pack_chain
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
+from oesvc.ipsec.flow import Address
 from tests.ike.pair import Gateway, Pair
 
 P = PayloadType
+
+
+def pack_host(address: Address) -> bytes:
+    """The ID payload of quick mode for a single host."""
+    return pack_network(ip_network(address))
 
 
 def channel_of(gateway: Gateway) -> Channel:

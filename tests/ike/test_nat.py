@@ -30,7 +30,7 @@ from oesvc.ike.v1.constants import (
     PayloadType,
     Protocol,
 )
-from oesvc.ike.v1.identification import pack_host, pack_identity
+from oesvc.ike.v1.identification import pack_identity
 from oesvc.ike.v1.main_mode import Ourselves
 from oesvc.ike.v1.nat import is_private
 from oesvc.ike.v1.vendor import Extension
@@ -39,7 +39,7 @@ from oesvc.ike.v1.wire.message import open_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import UdpPorts
-from tests.ike.forge import channel_of, deliver
+from tests.ike.forge import channel_of, deliver, pack_host
 from tests.ike.nat_box import ELSEWHERE, INSIDE, OUTSIDE, NatBox, behind_nat
 from tests.ike.pair import ALICE, ALICE_TO_BOB, BOB, SG_B, Pair, private_key, public_key
 from tests.ike.test_handshake import NAMES, sa_set

@@ -23,7 +23,6 @@ from oesvc.ike.v1.constants import (
     Protocol,
 )
 from oesvc.ike.v1.errors import NoProposalChosenError
-from oesvc.ike.v1.identification import pack_host
 from oesvc.ike.v1.offers import MODERN, PROFILES, RFC4322, Cipher, Phase1Suite, Profile
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import open_clear, seal_clear
@@ -31,7 +30,16 @@ from oesvc.ike.v1.wire.payloads import Identification, Notification, Payload
 from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, Lifetime
-from tests.ike.forge import channel_of, deliver, drop_attribute, endpoint, first_message, protected, set_attribute
+from tests.ike.forge import (
+    channel_of,
+    deliver,
+    drop_attribute,
+    endpoint,
+    first_message,
+    pack_host,
+    protected,
+    set_attribute,
+)
 from tests.ike.pair import ALICE, BOB, Pair
 
 P, A, E = PayloadType, Phase1Attribute, EspAttribute

@@ -20,7 +20,7 @@ BY_SG_B = Delegation(10, SG_B, (KEY,))
 BY_ANOTHER = Delegation(20, ip_address("192.1.1.7"), (KEY,))
 LIFESPANS = Lifespans()
 
-DENY, CLEAR, PASSIVE, PERMISSIVE, PARANOID = ConnectionClass
+DENY, CLEAR, PASSIVE, PERMISSIVE, PARANOID, CONFIGURED = ConnectionClass
 
 
 def line(of_class: ConnectionClass = PERMISSIVE, options: ClassOptions = AS_THE_RFC) -> PolicyLine:

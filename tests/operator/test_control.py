@@ -293,7 +293,8 @@ def test_tunnel_by_an_unsigned_record_is_not_called_proved(world):
 def test_sas_and_peers_are_listed(world):
     world.keyed()
     told = text.sas(ask(world, command="sas")).splitlines()
-    assert told[0].split() == ["SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION"]
+    assert told[0].split() == ["SPI", "WAY", "SOURCE", "DESTINATION", "FROM", "TO", "CARRIED", "PROTECTION",
+                               "TRUST"]
     assert told[1].split()[:2] == ["0x00002000", "in"] and "8.2 MB" in told[1] and "aes-gcm-128" in told[1]
     assert told[2].split()[:2] == ["0x00001000", "out"]
     (peer,) = ask(world, command="peers")["peers"]

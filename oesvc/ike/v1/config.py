@@ -10,6 +10,7 @@ from oesvc.ike.v1.offers import MODERN, Profile
 from oesvc.ike.v1.vendor import Extension, Extensions
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Lifetime
+from oesvc.ipsec.subnets import Subnets
 
 Entropy = Callable[[int], bytes]
 "Gives so many octets that nobody can guess, as os.urandom does."
@@ -30,6 +31,8 @@ class EngineConfig:
     identity: Identity | None = None
     """Without one we are our address (RFC 4322 section 4.3). A name is given as initiator (section 5.3) and behind a
     NAT; an address always: it is the one that delegations name, where a NAT translates ours."""
+    configured: frozenset[Subnets] = frozenset()
+    "What configured tunnels protect, ours as the source: nothing else may be wider than a host on each side."
     phase1_lifetime: Lifetime = PHASE1_LIFETIME
     phase2_lifetime: Lifetime = PHASE2_LIFETIME
     phase1_floor: Lifetime = PHASE1_FLOOR

@@ -40,6 +40,7 @@ from oesvc.ike.v1.wire.message import open_clear
 from oesvc.ike.v1.wire.payloads import Notification
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.ipsec.subnets import Subnets
 
 
 class IkeEngine:
@@ -62,7 +63,7 @@ class IkeEngine:
         if self._closed:
             self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.CLOSING, "this gateway is shutting down"))
             return id
-        if hides(peer, flow.source):
+        if not isinstance(flow, Subnets) and hides(peer, flow.source):
             detail = explain("our host", flow.source, peer)
             self._core.tell(TunnelFailed(id, flow, peer, KeyingFailure.NO_IDENTITY, detail))
             return id

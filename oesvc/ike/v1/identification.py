@@ -1,13 +1,13 @@
 """Identification payloads as identities and flows: RFC 2407 section 4.6.2, RFC 4322 sections 4.3 and 4.6.2."""
 
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, PORT, IdType, name_of
 from oesvc.ike.v1.errors import IdentityError
 from oesvc.ike.v1.wire.payloads import Identification
-from oesvc.ipsec.flow import Address
+from oesvc.ipsec.flow import Address, Network
 
 UDP = 17
 FQDN = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
@@ -46,10 +46,22 @@ def parse_identity(body: bytes) -> Identity:
                         "domain name")
 
 
-def pack_host(address: Address) -> bytes:
-    """A host as an ID payload's body of quick mode: a subnet of one address (RFC 4322 section 4.6.2)."""
-    kind = IdType.IPV4_ADDR_SUBNET if address.version == 4 else IdType.IPV6_ADDR_SUBNET
-    return Identification(kind, 0, 0, address.packed + b"\xff" * len(address.packed)).pack()
+def pack_network(network: Network) -> bytes:
+    """A network as an ID payload's body of quick mode; a host is one of one address (RFC 4322 section 4.6.2)."""
+    kind = IdType.IPV4_ADDR_SUBNET if network.version == 4 else IdType.IPV6_ADDR_SUBNET
+    return Identification(kind, 0, 0, network.network_address.packed + network.netmask.packed).pack()
+
+
+def parse_network(body: bytes) -> Network:
+    """The network that an ID payload of quick mode names, as configured tunnels have them. Raises IdentityError."""
+    id = Identification.parse(body)
+    if id.type in SUBNETS and not (id.protocol or id.port):
+        _, length = SUBNETS[id.type]
+        mask = int.from_bytes(id.data[length:], "big")
+        bits = mask.bit_count()
+        if len(id.data) == 2 * length and mask == (1 << 8 * length) - (1 << 8 * length - bits):
+            return ip_network((id.data[:length], bits), strict=False)
+    return ip_network(parse_host(body))
 
 
 def parse_host(body: bytes) -> Address:

@@ -50,6 +50,7 @@ from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.ipsec.subnets import Subnets
 
 
 class Phase2:
@@ -63,7 +64,7 @@ class Phase2:
     def begin(self, tunnel: TunnelRecord, channel: Channel, standing: Standing, now: float) -> None:
         """Propose a tunnel under a standing channel."""
         for whose, host in ("our", tunnel.flow.source), ("the peer's", tunnel.flow.destination):
-            if hides(channel.peer.address, host, channel.nat):
+            if not isinstance(tunnel.flow, Subnets) and hides(channel.peer.address, host, channel.nat):
                 self.fail(tunnel, KeyingFailure.NO_IDENTITY, explain(f"{whose} host", host, channel.peer.address))
                 return
         message_id = self._core.new_message_id(channel)
@@ -345,7 +346,7 @@ class Phase2:
         config = self._core.config
         return Terms(standing.secrets, message_id, config.profile, config.phase2_lifetime, config.phase2_floor,
                      self._core.entropy, channel.local.address, channel.peer.address, channel.nat,
-                     _greeting(channel, standing))
+                     _greeting(channel, standing), config.configured)
 
     def _exchange(self, channel: Channel, standing: Standing, message_id: int, whose: Whose,
                   ladder: Ladder) -> Exchange:

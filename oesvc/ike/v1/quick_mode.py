@@ -12,7 +12,7 @@ The responder stops after 1, until the tunnel is authorized (RFC 4322 section 3.
 SA is installed; the initiator stops before 3, until both are (section 11.2, 5O and 5P).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hmac import compare_digest
@@ -31,7 +31,7 @@ from oesvc.ike.v1.errors import (
     RefusedError,
 )
 from oesvc.ike.v1.exchange import Calculation, Climb, Ladder, Outcome, Step
-from oesvc.ike.v1.identification import pack_host, parse_host
+from oesvc.ike.v1.identification import pack_network, parse_host, parse_network
 from oesvc.ike.v1.nat import Nat, explain, hides
 from oesvc.ike.v1.negotiation import lifetime_notice, not_below, read_notices, responder_lifetime
 from oesvc.ike.v1.offers import Profile
@@ -41,6 +41,7 @@ from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ike.v1.wire.proposals import Proposal, parse_sa
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.ipsec.subnets import Subnets
 
 P = PayloadType
 
@@ -60,6 +61,8 @@ class Terms:
     nat: Nat
     notices: tuple[Notification, ...]
     "To go with our first message."
+    configured: Set[Subnets]
+    "What may be wider than a host on each side."
 
     @property
     def encapsulation(self) -> Encapsulation:
@@ -153,8 +156,7 @@ def out_1(terms: Terms, flow: Flow, spi: int, group: Group) -> Climb:
     payloads = (Payload(P.SA, phase2_offer.offer(terms.profile, group, terms.lifetime, spi, terms.encapsulation)),
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, pair.public),
-                Payload(P.IDENTIFICATION, pack_host(flow.source)),
-                Payload(P.IDENTIFICATION, pack_host(flow.destination)),
+                *(Payload(P.IDENTIFICATION, pack_network(network)) for network in flow.networks),
                 *_notices(terms))
     return Outcome(Proposed(flow, spi, group, pair, nonce), _with_hash(terms, b"", payloads))
 
@@ -165,7 +167,7 @@ def in_1(terms: Terms, _: NotBegun, message: Message) -> Outcome:
     try:
         return Outcome(_read_proposal(terms, message))
     except PeerError as error:
-        raise RefusedError(error, _offered_spi(message), _offered_flow(message)) from None
+        raise RefusedError(error, _offered_spi(message), _offered_flow(terms, message)) from None
 
 
 def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
@@ -196,7 +198,7 @@ def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
     lifetime = not_below(terms.floor, suite.lifetime, terms.lifetime)
     suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, lifetime, terms.floor))
     ids = message.all(P.IDENTIFICATION)
-    if ids and [parse_host(body) for body in ids] != [stage.flow.source, stage.flow.destination]:
+    if ids and [parse_network(body) for body in ids] != list(stage.flow.networks):
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")
     nonces = stage.nonce + message.nonce()
     public = message.one(P.KEY_EXCHANGE)
@@ -237,14 +239,21 @@ def _read_proposal(terms: Terms, message: Message) -> ToAuthorize:
     ids = message.all(P.IDENTIFICATION)
     if len(ids) != 2:
         raise IdentityError(f"{len(ids)} identities instead of the two hosts of a tunnel")
-    theirs, ours = map(parse_host, ids)
+    flow = _read_flow(terms, ids)
+    for whose, host in ("its", flow.destination), ("our", flow.source):
+        if not isinstance(flow, Subnets) and hides(terms.peer, host, terms.nat):
+            raise NatError(explain(f"{whose} host", host, terms.peer))
+    return ToAuthorize(flow, suite, spi, chosen, message.nonce(), public or b"", tuple(ids), read_notices(message))
+
+
+def _read_flow(terms: Terms, ids: Sequence[bytes]) -> Flow:
+    """What a proposed tunnel is to protect, seen from our side: a configured one is looked for first (section 4.4)."""
+    theirs, ours = map(parse_network, ids)
     if theirs.version != ours.version:
         raise IdentityError(f"{theirs} and {ours} are of different address families")
-    for whose, host in ("its", theirs), ("our", ours):
-        if hides(terms.peer, host, terms.nat):
-            raise NatError(explain(f"{whose} host", host, terms.peer))
-    return ToAuthorize(Flow(ours, theirs), suite, spi, chosen, message.nonce(), public or b"", tuple(ids),
-                       read_notices(message))
+    if (subnets := Subnets.between(ours, theirs)) in terms.configured:
+        return subnets
+    return Flow(*map(parse_host, reversed(ids)))
 
 
 def _make_sas(terms: Terms, flow: Flow, suite: Phase2Suite, spis: tuple[int, int], shared: bytes,
@@ -281,11 +290,10 @@ def _check_hash(terms: Terms, head: bytes, message: Message) -> None:
         raise HashError("its HASH does not verify")
 
 
-def _offered_flow(message: Message) -> Flow | None:
+def _offered_flow(terms: Terms, message: Message) -> Flow | None:
     """The tunnel that is being refused, if it is one."""
     try:
-        theirs, ours = map(parse_host, message.all(P.IDENTIFICATION))
-        return Flow(ours, theirs)
+        return _read_flow(terms, message.all(P.IDENTIFICATION))
     except (PeerError, ValueError):
         return None
 
