@@ -1,10 +1,15 @@
 """The pair of addresses that one connection protects."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+
+_host = lru_cache(maxsize=8192)(ip_network)
+"The prefix of one address; many flows have the same one at an end."
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class Flow:
     @property
     def networks(self) -> tuple[Network, Network]:
         """Source and destination as prefixes: of a flow, single hosts."""
-        return ip_network(self.source), ip_network(self.destination)
+        return _host(self.source), _host(self.destination)
 
     @property
     def ends(self) -> tuple[str, str]:
