@@ -1,7 +1,8 @@
 """The two processes of test_flood: a gateway on loopback that is flooded, and who floods it.
 
     python -m tests.ike.flood serve KEYS            a gateway: prints its port and the room of its socket in octets, and
-                                                    its counters for each line that it is given
+                                                    its counters for each line that it is given; a number there is
+                                                    how many seconds later it shall be for the engine
     python -m tests.ike.flood send KEYS PORT ROOM   spoofed messages 1, 20,000 a second if it can, until it is ended
 
 All peers share the key pair of the file KEYS/peer.pem; the gateway's own is KEYS/gateway.pem.
@@ -81,7 +82,10 @@ class Counters(LineOnlyReceiver):
         self.engine = engine
 
     def lineReceived(self, line: bytes) -> None:
-        self.sendLine(json.dumps(self.engine.counters()).encode())
+        if line:
+            self.engine.handle_deadline(reactor.seconds() + float(line))
+        # What was freed the interpreter keeps for itself, where a page of it is still in use.
+        self.sendLine(json.dumps(self.engine.counters() | {"blocks": sys.getallocatedblocks()}).encode())
 
 
 def serve(keys: Path) -> None:

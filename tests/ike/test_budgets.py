@@ -78,6 +78,21 @@ def test_flood_of_ever_different_first_messages_is_read_at_a_bounded_rate_into_b
     assert victim.bounds(12.0)["new-invitations"][0] == 0
 
 
+def test_what_nobody_proved_himself_by_is_forgotten_when_its_cookies_are_good_no_more():
+    victim = engine()
+    again, *others = first_messages(100, different=True)
+    for datagram in (again, *others):
+        victim.receive_datagram(datagram, 0.0)
+    assert victim.counters()["invitations"] == 101
+    victim.receive_datagram(again, 60.0)
+    assert victim.next_deadline() == 120.0
+    victim.handle_deadline(120.0)
+    assert victim.counters()["invitations"] == 2 and victim.next_deadline() == 180.0
+    victim.handle_deadline(180.0)
+    assert victim.counters()["invitations"] == 1 and victim.next_deadline() is None
+    assert victim.bounds(180.0)["max-invitation-octets"][0] == 0
+
+
 @pytest.mark.parametrize("different", [False, True])
 def test_honest_peer_keys_while_the_flood_is_on(different):
     pair = Pair()

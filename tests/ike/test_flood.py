@@ -49,10 +49,12 @@ class Gateway:
         self.port, self.room = map(int, self._line().split())
         self.most = 0
 
-    def counters(self) -> dict[str, int]:
-        self.process.stdin.write("\n")
+    def counters(self, later: str = "") -> dict[str, int]:
+        self.process.stdin.write(f"{later}\n")
         self.process.stdin.flush()
-        return json.loads(self._line())
+        counters = json.loads(self._line())
+        self.blocks = counters.pop("blocks")
+        return counters
 
     def memory(self) -> int:
         """Octets of it that are in memory."""
@@ -158,9 +160,12 @@ def test_honest_peers_key_under_a_flood_of_spoofed_messages_in_bounded_memory(tm
             peer.leave()
         while any(peer.engine.counters()["tunnels"] for peer in peers):
             wait(peers, 0.1)
-        after = gateway.counters()
+        held, blocks = gateway.counters(), gateway.blocks
+        after = gateway.counters(later="200")
     assert [peer.came_of_it for peer in peers] == [["up"]] * len(PEERS)
     assert flooded["refused"] > 100, "many were worded as none before"
     assert flooded["tunnels"] >= len(PEERS) and flooded["half_open_channels"] == 0
     assert gateway.most - before < 10 * MEGABYTE
+    assert held["invitations"] > 100 and after["invitations"] == after["proven_invitations"] <= 2
+    assert blocks - gateway.blocks > 5 * held["invitations"], "their memory is free again"
     assert [after[what] for what in ("channels", "half_open_channels", "tunnels", "calculations")] == [0, 0, 0, 0]

@@ -38,7 +38,7 @@ class Core:
         self.timers, self.channels, self.tunnels = Timers(), Channels(), Tunnels()
         self.message_1 = invite(config)
         self.counters = Counters()
-        self.invitations = Invitations(config, entropy)
+        self.invitations = Invitations(config, entropy, self.timers)
         self.backlog, self.fragments = Backlog(), Fragments(config.max_fragment_octets)
         self.budgets = Budgets(config, self.channels, self.tunnels, self.invitations, self.backlog,
                                self.fragments)

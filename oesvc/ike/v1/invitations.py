@@ -8,7 +8,8 @@ such invitations as there are configurations of IKE daemons, not as there are in
 
 - one by which somebody has proved an identity stays until many others have, as does what we ourselves would say;
 - all others pass through a fixed number of octets, and only so many are read in a second. Who floods with ever
-  different ones so delays strangers with configurations never seen, and nobody else.
+  different ones so delays strangers with configurations never seen, and nobody else. They go when no cookie that names
+  them is good any more.
 """
 
 from collections import OrderedDict
@@ -24,6 +25,7 @@ from oesvc.ike.v1.errors import BusyError, MalformedError, UnexpectedError
 from oesvc.ike.v1.main_mode import invite
 from oesvc.ike.v1.offers import Phase1Suite
 from oesvc.ike.v1.prefixes import PerPrefix
+from oesvc.ike.v1.timers import Timers
 from oesvc.ike.v1.vendor import Extensions, announce, announced
 from oesvc.ike.v1.wire.header import LAYOUT, Header
 from oesvc.ike.v1.wire.message import open_clear
@@ -36,6 +38,7 @@ NUMBER_OCTETS = 2
 SECRET_OCTETS = 32
 SECRET_LIFE = 60.0
 "Seconds for which a secret makes cookies; they are good for as many again."
+UNPROVEN_LIFE = 2 * SECRET_LIFE
 OVERHEAD = 1000
 "Octets that an invitation takes besides its message, about."
 LONGEST = 16_384
@@ -71,21 +74,23 @@ class Invitation:
 class Invitations:
     """Those that are known, and the cookies that name them."""
 
-    def __init__(self, config: EngineConfig, entropy: Entropy) -> None:
-        self._config, self._entropy = config, entropy
+    def __init__(self, config: EngineConfig, entropy: Entropy, timers: Timers) -> None:
+        self._config, self._entropy, self._timers = config, entropy, timers
         self._secrets: tuple[tuple[int, bytes], ...] = ()
         "The newest two, with their period."
         self._next_number = 1
         self._by_number: dict[int, Invitation] = {}
         self._by_body: dict[bytes, Invitation] = {}
-        self._unproven: OrderedDict[int, Invitation] = OrderedDict()
+        self._unproven: OrderedDict[int, float] = OrderedDict()
+        "When each was last answered, which is their order."
+        self._ages = False
         self._proven: OrderedDict[int, Invitation] = OrderedDict()
         self._octets = self._late = self._forgotten = self._outlived = 0
         self._allowance, self._allowed_at = float(config.new_invitations), 0.0
         self._provers: dict[int, Address] = {}
         self._proved_near = PerPrefix()
         header = Header(b"\1" * COOKIE_LENGTH, bytes(COOKIE_LENGTH), PayloadType.SA, ExchangeType.MAIN_MODE, 0, 0)
-        own = self._read(header, pack_chain(invite(config)))
+        own = self._read(header, pack_chain(invite(config)), 0.0)
         self._own = own.number
         self._welcome(own)
 
@@ -110,6 +115,10 @@ class Invitations:
             raise MalformedError("a main mode 1 that is encrypted, has a message ID or does not begin with SA")
         body = data[LAYOUT.size:]
         invitation = self._by_body.get(body) or self._read_new(header, body, now)
+        if invitation.number in self._unproven:
+            self._unproven[invitation.number] = now
+            self._unproven.move_to_end(invitation.number)
+            self._age(now)
         secret = self._current_secret(now)
         number = invitation.number.to_bytes(NUMBER_OCTETS, "big")
         cookie = number + _hash(secret, invitation, header.initiator_cookie, local, peer)
@@ -145,7 +154,7 @@ class Invitations:
             self._drop(self._proven.pop(oldest))
 
     def _welcome(self, invitation: Invitation) -> None:
-        if self._unproven.pop(invitation.number, None):
+        if self._unproven.pop(invitation.number, None) is not None:
             self._octets -= invitation.octets
         self._proven[invitation.number] = invitation
         self._proven.move_to_end(invitation.number)
@@ -158,14 +167,31 @@ class Invitations:
             self._late += 1
             raise BusyError(f"more than {self._config.new_invitations} new portions of messages 1 a second")
         self._allowance -= -(-len(body) // PORTION)
-        return self._read(header, body)
+        return self._read(header, body, now)
+
+    def _age(self, now: float) -> None:
+        """See to it that memory returns after a flood, whether or not anything comes then."""
+        while self._unproven and next(iter(self._unproven.values())) + UNPROVEN_LIFE <= now:
+            self._drop_oldest()
+        if self._unproven and not self._ages:
+            self._ages = True
+            self._timers.at(next(iter(self._unproven.values())) + UNPROVEN_LIFE, self._aged)
+
+    def _aged(self, now: float) -> None:
+        self._ages = False
+        self._age(now)
+
+    def _drop_oldest(self) -> None:
+        oldest = self._by_number[self._unproven.popitem(last=False)[0]]
+        self._octets -= oldest.octets
+        self._drop(oldest)
 
     def _allowed(self, now: float) -> float:
         """How many new ones may be read now: those of two seconds at most."""
         rate = self._config.new_invitations
         return min(2.0 * rate, self._allowance + rate * max(0.0, now - self._allowed_at))
 
-    def _read(self, header: Header, body: bytes) -> Invitation:
+    def _read(self, header: Header, body: bytes, now: float) -> Invitation:
         message = open_clear(header, header.pack(body))
         offer = message.one(PayloadType.SA)
         config = self._config
@@ -174,13 +200,12 @@ class Invitations:
         answer = pack_chain((Payload(PayloadType.SA, choice), *announce(self._config.extensions)))
         invitation = Invitation(self._new_number(), body, offer, suite, lifetime, shortened, announced(message),
                                 answer)
-        self._by_number[invitation.number] = self._by_body[body] = self._unproven[invitation.number] = invitation
+        self._by_number[invitation.number] = self._by_body[body] = invitation
+        self._unproven[invitation.number] = now
         self._octets += invitation.octets
         while self._octets > self._config.max_invitation_octets:
-            oldest = self._unproven.popitem(last=False)[1]
-            self._octets -= oldest.octets
             self._forgotten += 1
-            self._drop(oldest)
+            self._drop_oldest()
         return invitation
 
     def _drop(self, invitation: Invitation) -> None:
