@@ -170,7 +170,7 @@ def port_holders(ports: Sequence[int] = IKE_PORTS) -> Iterator[PortHolder]:
     inodes: dict[str, int] = {}
     for table in ("udp", "udp6"):
         with suppress(OSError):
-            for line in (PROC / "self/net" / table).read_text().splitlines()[1:]:
+            for line in (PROC / "thread-self/net" / table).read_text().splitlines()[1:]:
                 words = line.split()
                 port = int(words[1].rpartition(":")[2], 16)
                 if port in ports:
