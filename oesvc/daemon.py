@@ -147,7 +147,8 @@ class KeyingDaemon:
             text = f"{connection.state.value}: {connection.reason}"
             self.notes.take(connection.flow, text)
             if connection.state not in UNDER_WAY:
-                self.log.info("{flow}: {text}", flow=connection.flow, text=text)
+                self.log.info("{flow}: {text}", flow=connection.flow, text=text, state=connection.state.value,
+                          because=connection.reason.because.name)
         for action in todo:
             self.perform(action, connection)
         self.connections.schedule(connection)

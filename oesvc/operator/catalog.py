@@ -19,10 +19,10 @@ WHAT_TO_DO = {
                         "`oegw dns` shows the chain of trust link by link; the other side must mend it.",
     Because.PEER_SILENT: "The other gateway is down, or UDP ports 500 and 4500 do not reach it. `oegw probe` tries "
                          "again; `oegw doctor` looks at this side's firewall.",
-    Because.PEER_REFUSED: "The other gateway answers and does not want to: look at its log, and whether this side's own "
-                          "records are published (`oegw doctor`).",
-    Because.PEER_NOT_AUTHENTIC: "Whoever answers does not have the key that the DNS tells: a roll-over that went wrong, "
-                                "or an attack. `oegw dns` shows the keys.",
+    Because.PEER_REFUSED: "The other gateway answers and does not want to: look at its log, and whether this side's "
+                          "own records are published (`oegw doctor`).",
+    Because.PEER_NOT_AUTHENTIC: "Whoever answers does not have the key that the DNS tells: a roll-over that went "
+                                "wrong, or an attack. `oegw dns` shows the keys.",
     Because.SAS_REFUSED: "This host's kernel has no ESP, or not this cipher: `oegw doctor`.",
     Because.KEYS_EXPIRED: "New keys were not agreed in time; the flow is keyed anew. Look for what came before.",
     Because.TUNNEL_STANDS: "All is well.",

@@ -32,7 +32,7 @@ def nodes(parser: ArgumentParser, path: str = "") -> Iterator[Node]:
     below: list[tuple[str, ArgumentParser]] = []
     for action in parser._actions:
         if isinstance(action.choices, dict):
-            described = {one.dest: one.help or "" for one in action._get_subactions()}
+            described = {one.dest: one.help or "" for one in getattr(action, "_choices_actions", ())}
             node.commands = {name: described.get(name, "") for name in action.choices}
             below = list(action.choices.items())
         elif action.option_strings and action.help != SUPPRESS:
@@ -63,7 +63,8 @@ def bash(parser: ArgumentParser) -> str:
         ")", "declare -gA _oegw_options=(",
         *(f"  [{_quoted(n.path + ' ')}]={_quoted(' '.join(n.options))}" for n in tree), ")",
         "declare -gA _oegw_values=(",
-        *(f"  [{_quoted(f'{n.path} {option}')}]={_quoted(values)}" for n in tree for option, values in n.values.items()),
+        *(f"  [{_quoted(f'{n.path} {option}')}]={_quoted(values)}"
+          for n in tree for option, values in n.values.items()),
         ")", BASH])
 
 
@@ -116,23 +117,25 @@ _oegw() {
 def fish(parser: ArgumentParser) -> str:
     lines = ["# fish completion of oegw; `oegw completion fish` writes it.", FISH, "complete -c oegw -f"]
     for node in nodes(parser):
-        condition = f"-n {_quoted(f'_oegw_at {node.path}'.strip())}"
+        here, within = (f"-n {_quoted(f'{test} {node.path}'.strip())}" for test in ("_oegw_is", "_oegw_in"))
         for name, what in node.commands.items():
-            lines.append(f"complete -c oegw {condition} -a {name} -d {_quoted(what)}")
+            lines.append(f"complete -c oegw {here} -a {name} -d {_quoted(what)}")
         for option, what in node.options.items():
             long = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
             takes = node.values.get(option)
             after = "" if takes is None else " -r -F" if takes == FILES else f" -x -a {_quoted(takes)}"
-            lines.append(f"complete -c oegw {condition} {long}{after} -d {_quoted(what)}")
+            lines.append(f"complete -c oegw {within} {long}{after} -d {_quoted(what)}")
     return "\n".join([*lines, ""])
 
 
 FISH = """\
-function _oegw_at
-    set -l words (commandline -opc)[2..]
-    set -l named (string match -v -- '-*' $words)
-    test (count $argv) -eq 0; and test (count $named) -eq 0; and return 0
-    test (count $argv) -gt 0; and test "$named[1..(count $argv)]" = "$argv"
+function _oegw_is
+    set -l named (string match -v -- '-*' (commandline -opc)[2..])
+    test "$named" = "$argv"
+end
+function _oegw_in
+    set -l named (string match -v -- '-*' (commandline -opc)[2..])
+    test -z "$argv"; or string match -q -- "$argv *" "$named "
 end"""
 
 SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}

@@ -78,7 +78,7 @@ def fields(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def encode(values: Mapping[str, str]) -> bytes:
-    """journald's native protocol: NAME=VALUE, or with its length (8 octets, little-endian) where there are new lines."""
+    """journald's native protocol: NAME=VALUE, or its length (8 octets, little-endian) where there are new lines."""
     parts = []
     for name, value in values.items():
         octets = value.encode("utf-8", "replace")

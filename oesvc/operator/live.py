@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oesvc import config
-from oesvc.operator import colours, text
+from oesvc.operator import colours, svg, text
 from oesvc.operator.arguments import address
 from oesvc.operator.client import ANSWER_WITHIN, DONE, REFUSED, ask, follow
 
@@ -37,6 +37,8 @@ def add(commands: Any, asking: ArgumentParser) -> None:
             ("drop", of_flow, text.drop, "forget what was decided about a flow, and close its tunnel")):
         command = commands.add_parser(name, parents=[parent], help=help_text, description=help_text.capitalize() + ".")
         command.set_defaults(carry_out=_answered(name, as_text))
+        if name == "timeline":
+            command.add_argument("--svg", action="store_true", help="as a picture")
         if name == "status":
             command.add_argument("--watch", type=_seconds, nargs="?", const=2.0, metavar="SECONDS",
                                  help="again and again, until interrupted (default: each 2 seconds)")
@@ -69,7 +71,10 @@ def _answered(command: str, as_text: AsText) -> Callable[[Namespace], int]:
             answer = ask(control(options), question)
             if getattr(options, "watch", None) and sys.stdout.isatty():
                 print(CLEAR_SCREEN, end="")
-            show(options, answer, as_text)
+            if getattr(options, "svg", False):
+                print(svg.timeline(answer))
+            else:
+                show(options, answer, as_text)
             if not getattr(options, "watch", None):
                 return DONE if answer.get("dropped", True) else REFUSED
             time.sleep(options.watch)

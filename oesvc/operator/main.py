@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oesvc import __version__, config
 from oesvc.keys import key_pair
-from oesvc.operator import dns_text, key_commands, live
+from oesvc.operator import bundle, completion, dns_text, key_commands, live, pictures
 from oesvc.operator.client import (
     ANSWER_OF_DNS_WITHIN,
     DONE,
@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     live.add(commands, asking)
     doctor.add(commands, asking)
+    pictures.add(commands, asking)
+    bundle.add(commands, asking)
 
     dns = commands.add_parser("dns", parents=[asking], help="what the DNS says of a host, and why it is believed",
                               description="Look up what the DNS says of a host or a gateway: the chain of trust link "
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     keylog.set_defaults(carry_out=_key_log)
 
     key_commands.add(commands, common)
+    completion.add(commands, parser)
     return parser
 
 

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Any
 
 ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7})(?![\w:])")
-REVERSE = re.compile(r"(?:[0-9A-Fa-f-]+\.)+(?:in-addr|ip6)\.arpa", re.IGNORECASE)
+REVERSE = re.compile(r"(?:[0-9A-Fa-f-]+\.)+(?:in-addr|ip6)\.arpa\b\.?", re.IGNORECASE)
 NAME = re.compile(r"(?<![\w./-])@?(?:[a-z0-9_-]+\.)+(?:[a-z]{2,})\b\.?(?!/)", re.IGNORECASE)
 KEPT_NAMES = re.compile(r"arpa\.?$|\.(conf|key|pem|py|service|d)$", re.IGNORECASE)
 KEPT_ADDRESSES = ("0.0.0.0", "::", "127.0.0.1", "::1")

@@ -84,7 +84,9 @@ def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
     entries = daemon.journal.entries(flow)
     return {"schema": SCHEMA, "source": str(flow.source), "destination": str(flow.destination),
             "entries": [{"at": entry.at, "step": entry.arrow.label if entry.arrow else "",
-                         "ink": entry.arrow.ink.value if entry.arrow else "", "text": entry.text}
+                         "ink": entry.arrow.ink.value if entry.arrow else "",
+                         "from": COLUMN_NAMES[entry.arrow.origin] if entry.arrow else None,
+                         "to": COLUMN_NAMES[entry.arrow.end] if entry.arrow else None, "text": entry.text}
                         for entry in entries],
             "text": f"{flow}\n{render(entries, COLUMN_NAMES)}" if entries else ""}
 

@@ -6,25 +6,51 @@ from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
-from oesvc.oe.classes import ConnectionClass
+from oesvc.oe.classes import ClassOptions, ConnectionClass
 from oesvc.oe.machine import TRANSITIONS, State, To, stay
 
 COLOURS = {State.CLEAR_TEXT: "#fff3d6", State.DENY: "#fbd9d9", State.KEYED: "#d9f2df"}
 POSSIBLE: Mapping[str, tuple[Any, ...]] = {
-    "connection_class": tuple(ConnectionClass), "tunnel": (None, 1), "untried": ((), (1,)), "delegations": ((), (1,)),
-    "delegations_changed": (False, True), "rekeyed": (False, True), "rekey_failed": (False, True),
-    "answer_is_stale": (False, True), "looking_up": (False, True),
+    "connection_class": tuple(ConnectionClass), "tunnel": (None, 1),
     "state_under_review": (State.CLEAR_TEXT, State.DENY, State.KEYED),
+    "line": tuple(SimpleNamespace(options=ClassOptions(bad_record_is_absence=one, dns_failure_denies=other))
+                  for one, other in product((False, True), repeat=2)),
 }
-"What conditional arrows look at, and what that can be."
+"What conditional arrows look at that is more than there or not there, and what it can be."
+
+
+class _UnknownError(Exception):
+    """An arrow looks at something that was not chosen yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class _Guess:
+    """A connection of which only that much is known."""
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self._known = known
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._known:
+            raise _UnknownError(name)
+        return self._known[name]
 
 
 def targets(state: State, arrow: Any) -> list[State]:
-    """Where an arrow can lead; more than one state where that depends on the connection."""
+    """Where an arrow can lead; more than one state where that depends on the connection: each answer is tried."""
     if isinstance(arrow, To):
         return [arrow.state]
-    found = {arrow(SimpleNamespace(state=state, **dict(zip(POSSIBLE, values, strict=True)))).state
-             for values in product(*POSSIBLE.values())}
+    found: set[State] = set()
+    untried: list[dict[str, Any]] = [{"state": state}]
+    while untried:
+        known = untried.pop()
+        try:
+            found.add(arrow(_Guess(known)).state)
+        except _UnknownError as asked:
+            untried += [{**known, asked.name: value} for value in POSSIBLE.get(asked.name, (False, True))]
     return [one for one in State if one in found]
 
 

@@ -45,7 +45,7 @@ def examined(gateway: Gateway, client: str, **changes: str) -> list[str]:
 @contextmanager
 def rule(host: Host, text: str) -> Iterator[None]:
     """A rule of a firewall at the input."""
-    host.run(["nft", f"table inet fence {{ chain c {{ type filter hook input priority 0; policy accept; {text}; }}; }}"])
+    host.run(["nft", f"table inet fence {{ chain c {{ type filter hook input priority 0; {text}; }}; }}"])
     try:
         yield
     finally:

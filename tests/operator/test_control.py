@@ -1,10 +1,8 @@
 """The control socket and the `oegw` command, over a real UNIX socket."""
 
 import json
-import socket
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -27,15 +25,9 @@ from oesvc.keys.key_pair import KeyPairError
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
-from tests.oe.parts import ALICE, BOB, KEY, PARANOID, SG_A, SG_B
+from tests.oe.parts import ALICE, BOB, KEY, SG_A, SG_B
 from tests.oe.test_authorization import strings
-from tests.oe.test_connections import table
-from tests.test_daemon import FLOW, IN, OUT, World
-
-
-@pytest.fixture
-def world():
-    return World(table(("192.2.0.0/24", PARANOID)))
+from tests.test_daemon import FLOW, IN, OUT
 
 
 def talk(world, line):
@@ -199,25 +191,6 @@ def test_flows_are_listed(world):
     told = text.flows(ask(world, command="flows"))
     assert told.splitlines()[0].split() == ["SOURCE", "DESTINATION", "STATE", "BECAUSE"]
     assert "pending OE" in told
-
-
-@pytest.fixture
-def served(world, tmp_path):
-    """A UNIX socket on which one question is answered by the daemon's protocol."""
-    path = tmp_path / "control"
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
-    listening.listen()
-
-    def serve():
-        client, _ = listening.accept()
-        with client, client.makefile("rwb") as stream:
-            stream.write(json.dumps(talk(world, stream.readline().rstrip())).encode() + b"\n")
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield path
-    listening.close()
 
 
 def test_command_prints_text_or_json(served, world, capsys):

@@ -9,8 +9,8 @@ from twisted.logger import Logger, LogLevel
 from oesvc.oe.reasons import Because
 from oesvc.operator.catalog import SUPPRESSED, catalog, message_id
 from oesvc.operator.journald import BURST, WINDOW, Journald, Limit, encode, fields, observer
-from tests.test_daemon import FLOW, World
 from tests.oe.test_connections import table
+from tests.test_daemon import FLOW, World
 
 
 @pytest.fixture

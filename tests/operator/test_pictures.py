@@ -14,8 +14,8 @@ from oesvc.operator import main, report, svg
 from oesvc.operator.page import page
 from oesvc.operator.redaction import Redactor
 from oesvc.operator.state_graph import dot, edges
-from tests.operator.test_control import ask, served, world  # noqa: F401 (fixtures)
 from tests.oe.parts import ALICE, BOB, SG_B
+from tests.operator.test_control import ask
 from tests.test_daemon import FLOW
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -160,7 +160,8 @@ def test_browser_shows_the_whole_page_fetches_nothing_else_and_has_nothing_to_co
     shown = chromium(tmp_path, "--dump-dom", url)
     assert asked == ["/report.html"]
     assert "CONSOLE" not in shown.stderr
-    for part in ("What the doctor says", "proved by DNSSEC", "Encrypted and in clear", str(SG_B), "(5B)", "&lt;script&gt;"):
+    for part in ("What the doctor says", "proved by DNSSEC", "Encrypted and in clear", str(SG_B), "(5B)",
+                 "&lt;script&gt;"):
         assert part in shown.stdout
     assert "<title>oegw on sg-a</title>" in shown.stdout
     picture = tmp_path / "page.png"
