@@ -48,6 +48,8 @@ class Config:
 
     file: Path
     "Where it was read."
+    options: Mapping[tuple[str, str], Any]
+    "What every option is, by section and name."
     addresses: tuple[Address, ...]
     "This gateway's own external addresses; empty: those of the interfaces that lead to the Internet."
     clients: tuple[Network, ...]
@@ -216,6 +218,7 @@ def load(file: Path) -> Config:
                           f"({configured.place}), whatever its class; remove one of the two")
     return Config(
         file=file,
+        options=values,
         addresses=values["gateway", "address"],
         clients=values["gateway", "clients"],
         inside=values["gateway", "inside"],

@@ -6,7 +6,7 @@ from functools import partial, singledispatchmethod
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
@@ -27,6 +27,8 @@ from oesvc.multihoming import Multihoming
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import actions
 from oesvc.oe import events as ev
+from oesvc.oe.aging import Lifespans
+from oesvc.oe.classes import ClassTable
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections, Instance
@@ -244,6 +246,22 @@ class KeyingDaemon:
         if closing is not None:
             self.keying.take_out(closing, closing.outbound)
             self._clock.callLater(GRACE, self.keying.delete, closing.id)
+
+    def reclassify(self, classes: ClassTable, lifespans: Lifespans) -> "Deferred[Any]":
+        """From now on these classes are in force; flows that are treated otherwise by them are decided anew (3.2).
+
+        At no moment is a flow in clear that neither the former class nor the new one lets go so: those that cannot go
+        on are held. Fires when the forwarding plane holds them.
+        """
+        self.connections.classes.become(classes)
+        self.connections.lifespans = lifespans
+        ended = []
+        for connection in list(self.connections):
+            line = classes.find(connection.flow.destination)
+            if not connection.reclassify(line, line.options.lifespans or lifespans):
+                ended.append(connection.flow)
+                self.tell(connection, ev.PolicyChanged(str(line)))
+        return gatherResults([self.plane.forget(flow) for flow in ended])
 
     # From the network
 

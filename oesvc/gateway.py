@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import sqlite3
 import time
@@ -52,6 +53,7 @@ from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.operator.report import status_line
 from oesvc.partners import FILE_NAME as PARTNERS
 from oesvc.partners import PartnerFile, Partners
+from oesvc.running_policy import RunningPolicy
 from oesvc.service_manager import ServiceManager
 from oesvc.statistics import CountedResolver, Statistics
 from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
@@ -94,7 +96,7 @@ class GatewayService(Service):
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
                               random.SystemRandom().random)
         classes = config.class_table()
-        self._inspector = Inspector(self._resolver, discovery, classes, config.dnssec, time.time, dns.clock_skew)
+        self._inspector = Inspector(self._resolver, discovery, classes, time.time, dns.clock_skew)
         configured = [ConfiguredTunnel(peer.name, subnets, peer.start, peer.place)
                       for peer in config.tunnels for subnets in peer.subnets]
         self.daemon = KeyingDaemon(
@@ -108,9 +110,11 @@ class GatewayService(Service):
             local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
         self._unknown_spis = UnknownSpis(reactor, self.daemon.recovery.unknown_spi)
         self._manager = ServiceManager(os.environ, reactor, lambda: status_line(self.daemon))
+        self._policy = RunningPolicy(config, self.daemon, self._reconfigure)
 
     def startService(self) -> "Deferred[None]":
         super().startService()
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._policy.hang_up))
         return Deferred.fromCoroutine(self._start()).addErrback(self._cannot_start)
 
     async def _start(self) -> None:
@@ -186,13 +190,18 @@ class GatewayService(Service):
         if local in self._ports:
             self.daemon.peer_unreachable(peer)
 
+    def _reconfigure(self, config: Config) -> "Deferred[None]":
+        """Another policy is in force. Fails with PlaneError, and then it is not."""
+        def reconfigured(_: object) -> None:
+            self._config = config
+        return self._plane.reconfigure(_plane_config(config, self._own, self._dns)).addCallback(reconfigured)
+
     def _listen_for_control(self) -> None:
         path = self._config.control_socket
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_dead_socket(path)
-        self._control = self._reactor.listenUNIX(
-            str(path), ControlFactory(self.daemon, self._inspector, self._reactor.seconds, self.use_key),
-            mode=CONTROL_MODE)
+        factory = ControlFactory(self.daemon, self._inspector, self._reactor.seconds, self.use_key, self._policy)
+        self._control = self._reactor.listenUNIX(str(path), factory, mode=CONTROL_MODE)
 
     def use_key(self) -> str:
         """Sign with the key that is on the disk now (RFC 4322 section 5.4); which it is. Raises KeyPairError."""
@@ -275,7 +284,8 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
                 for options in (config.default_options, *(line.options for line in config.policies))]
     icmp_rules = tuple(zip((line.network for line in config.policies), answered[1:], strict=True))
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
-                       port_rules=tuple(config.class_table().port_rules()),
+                       port_rules=tuple((rule.network, rule.ports, rule.dropped)
+                                        for rule in config.class_table().port_rules()),
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
                        resolver_sources=resolver_sources(dns.servers, own, config.clients),
                        configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),

@@ -119,9 +119,7 @@ def _read_line(words: Sequence[str], policy_class: PolicyClass, place: str) -> I
             raise ValueError(f"{options.name or group_of(base)} is never in clear; what is to be all the same belongs "
                              f"into the file clear, as in {first} tcp 0 22")
         yield PolicyLine(first, base, place, options)
-        for excepted in words[2:]:
-            protocol, _, port = excepted.partition("/")
-            yield PortLine(first, _ports(protocol, "0", port or "0"), False, place)
+        yield from (PortLine(first, read_ports(excepted), False, place) for excepted in words[2:])
     elif len(words) == 1:
         yield PolicyLine(first, base, place, options)
     else:
@@ -129,8 +127,14 @@ def _read_line(words: Sequence[str], policy_class: PolicyClass, place: str) -> I
 
 
 def group_of(connection_class: ConnectionClass) -> str:
-    """The name of its file."""
-    return next(name for name, base in GROUPS.items() if base is connection_class)
+    """The name of its file; that of configured tunnels, which have none, is the class's own."""
+    return next((name for name, base in GROUPS.items() if base is connection_class), connection_class.value)
+
+
+def read_ports(written: str) -> Ports:
+    """PROTOCOL[/PORT] of the other side. Raises ValueError."""
+    protocol, _, port = written.partition("/")
+    return _ports(protocol, "0", port or "0")
 
 
 def _ports(protocol: str, source: str, destination: str) -> Ports:

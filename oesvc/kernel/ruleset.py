@@ -19,9 +19,14 @@ NFT_PATH = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
 NFT_SECONDS = 30
 PAIRS = 262_144
 
+ANEW = f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
+"The table is made from nothing: no flow is known."
+
+REVISED = f"flush table inet {TABLE}\n" + "".join(
+    f"flush set inet {TABLE} {name}{version}\n" for name in ("sources", "exempt", "resolvers") for version in (4, 6))
+"All rules go, and what the configuration says; which flows are known stays."
+
 CLOSED = """\
-add table inet {table}
-delete table inet {table}
 table inet {table} {{
   {sources}
   {exempt}
@@ -117,8 +122,17 @@ def network_sets(name: str, networks: Iterable[Network]) -> str:
 
 def ruleset(config: PlaneConfig) -> str:
     """The table while the daemon runs, as `nft -f` reads it; it replaces a former one in one step."""
+    return ANEW + _ruleset(config)
+
+
+def revised_ruleset(config: PlaneConfig) -> str:
+    """The same where the table is in force and only the configuration is another: in one step too."""
+    return REVISED + _ruleset(config)
+
+
+def _ruleset(config: PlaneConfig) -> str:
     inside = interfaces(config)
-    return closed_ruleset(config) + HOLDING.format(
+    return _closed_ruleset(config) + HOLDING.format(
         table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
         inside=f"iifname {inside} " if inside else "", icmp_on_deny="\n    ".join(icmp_on_deny(config)),
         configured="\n    ".join(configured(config)),
@@ -127,6 +141,10 @@ def ruleset(config: PlaneConfig) -> str:
 
 def closed_ruleset(config: PlaneConfig) -> str:
     """What of it remains after a stop where there are destinations that nothing may go to in clear."""
+    return ANEW + _closed_ruleset(config)
+
+
+def _closed_ruleset(config: PlaneConfig) -> str:
     inside = interfaces(config)
     return CLOSED.format(
         table=TABLE, mark=config.mark, sources=network_sets("sources", protected(config)),

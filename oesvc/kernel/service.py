@@ -37,7 +37,7 @@ from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_no
 from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
-from oesvc.kernel.ruleset import closed_ruleset, ruleset
+from oesvc.kernel.ruleset import closed_ruleset, revised_ruleset, ruleset
 from oesvc.kernel.sa_jobs import Job, SaJobs
 from oesvc.kernel.sad import get_sa, read_traffic
 from oesvc.kernel.sets import FlowSets, table_deleted
@@ -52,7 +52,7 @@ from oesvc.kernel.spd import (
     put_policy,
     read_policies,
 )
-from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, set_kernel, warm_up
+from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, revise_policies, set_kernel, warm_up
 from oesvc.kernel.tcp import TcpConnections
 
 
@@ -153,6 +153,21 @@ class LinuxForwardingPlane:
                 yield self._sets.delete_table()
         finally:
             self._close_sockets()
+
+    def reconfigure(self, config: PlaneConfig) -> "Deferred[None]":
+        """Whose datagrams are protected, and what is left alone, changes; at no moment does anything pass by.
+
+        What is decided stays so. Fails with PlaneError where the kernel refuses: then nothing is protected less.
+        """
+        return self._turn.run(self._reconfigure, config)
+
+    @inlineCallbacks
+    def _reconfigure(self, config: PlaneConfig) -> Job:
+        if self._listener is not None:
+            trap, before = Template(TRAP_REQID, None), self._config
+            yield revise_policies(self._xfrm, standing_policies(before, trap), standing_policies(config, trap),
+                                  lambda: self._sets.load(revised_ruleset(config)))
+            self._config = config
 
     def _ruleset_changed(self, message: Message) -> None:
         if table_deleted(message):

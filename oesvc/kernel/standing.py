@@ -1,7 +1,7 @@
 """What stands in the kernel whatever flows there are, and what a former run has left there."""
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -86,20 +86,50 @@ def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
     Policies of others stay: where one has the selector of a wanted one, it is that one which counts. Only a trap
     and a configured tunnel cannot give way, for then datagrams would pass them: PlaneError.
     """
+    ours, others = yield from known_policies(xfrm)
+    put = beside(others, wanted)
+    yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])
+    yield from delete_policies(xfrm, ours - put.keys())
+    yield from delete_our_sas(xfrm)
+
+
+@inlineCallbacks
+def revise_policies(xfrm: NetlinkSocket, before: Iterable[Policy], wanted: Iterable[Policy],
+                    revise_hooks: Callable[[], Deferred[Any]]) -> Job:
+    """Make those of `before` the `wanted` ones; policies of flows stay, and their SAs.
+
+    New traps come before the hooks hear of their sources, old ones go after them.
+    """
+    ours, others = yield from known_policies(xfrm)
+    put = beside(others, wanted)
+    former: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in before}
+    yield from in_parts(xfrm, [put_policy(policy) for key, policy in put.items() if former.get(key) != policy])
+    yield revise_hooks()
+    yield from delete_policies(xfrm, ours & former.keys() - put.keys())
+
+
+def known_policies(xfrm: NetlinkSocket) -> Generator[Deferred[Any], Any, tuple[set[PolicyKey], set[PolicyKey]]]:
+    """What is in the SPD: ours, and others'."""
     ours: set[PolicyKey] = set()
     others: set[PolicyKey] = set()
     for message in read_policies((yield xfrm.request(list_policies()))):
         known = ours if message["priority"] in OUR_PRIORITIES else others
         known.add((message["dir"], Selector.read(message)))
-    put = {(policy.direction, policy.selector): policy for policy in wanted}
+    return ours, others
+
+
+def beside(others: set[PolicyKey], wanted: Iterable[Policy]) -> dict[PolicyKey, Policy]:
+    """Those that others leave room for. Raises PlaneError where a trap finds none."""
+    put: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in wanted}
     for key in put.keys() & others:
         if put[key].priority >= Priority.TRAP or put[key].priority in CONFIGURED_PRIORITIES:
             raise PlaneError(f"the policy for {key[1]} is already there, of another program; remove that one")
         del put[key]
-    yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])
-    yield from in_parts(xfrm, [delete_policy(Direction(direction), selector)
-                               for direction, selector in ours - put.keys()])
-    yield from delete_our_sas(xfrm)
+    return put
+
+
+def delete_policies(xfrm: NetlinkSocket, keys: Iterable[PolicyKey]) -> Job:
+    yield from in_parts(xfrm, [delete_policy(Direction(direction), selector) for direction, selector in keys])
 
 
 def delete_our_sas(xfrm: NetlinkSocket) -> Job:

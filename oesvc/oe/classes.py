@@ -1,7 +1,7 @@
 """Connection classes: what could be (RFC 4322 section 3.2)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
@@ -11,6 +11,9 @@ from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 
 Network = IPv4Network | IPv6Network
+
+BITS = {4: 32, 6: 128}
+EVERYTHING: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
 class ConnectionClass(Enum):
@@ -115,9 +118,9 @@ class ClassTable:
             same_length[int(network.network_address)] = line
         self._lengths = {version: sorted((length for v, length in self._by_length if v == version), reverse=True)
                          for version in (4, 6)}
-        self._otherwise = {
+        self._otherwise: dict[int, PolicyLine] = {
             network.version: PolicyLine(network, default, "no policy line matches; this is the default", options)
-            for network in (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))}
+            for network in EVERYTHING.values()}
         self.dnssec_policies = frozenset((options.dnssec, *(line.options.dnssec for line in self.lines)))
         "All that classes ask for; None stands for that of the configuration."
 
@@ -127,22 +130,28 @@ class ClassTable:
 
     def find(self, destination: Address) -> PolicyLine:
         """The line that decides for a destination; one that names the default when none matches."""
-        number, bits = int(destination), destination.max_prefixlen
-        for length in self._lengths[destination.version]:
-            host_bits = bits - length
-            line = self._by_length[destination.version, length].get(number >> host_bits << host_bits)
-            if line is not None:
-                return line
-        return self._otherwise[destination.version]
+        return self._find(int(destination), destination.version, destination.max_prefixlen)
 
-    def port_rules(self) -> Iterator[tuple[Network, Ports, bool]]:
+    def about(self, network: Network) -> PolicyLine:
+        """The line that decides for a prefix as a whole: its own, or else the one of the longest that it is within."""
+        return self._find(int(network.network_address), network.version, network.prefixlen)
+
+    def _find(self, number: int, version: int, longest: int) -> PolicyLine:
+        for length in self._lengths[version]:
+            host_bits = BITS[version] - length
+            line = self._by_length[version, length].get(number >> host_bits << host_bits)
+            if line is not None and length <= longest:
+                return line
+        return self._otherwise[version]
+
+    def port_rules(self) -> Iterator[PortLine]:
         """The port lines, each for as much of its prefix as no line with a longer one is about."""
         for port_line in self.port_lines:
             longer = [line.network for line in self.lines if _is_within(line.network, port_line.network)]
             longer += [other.network for other in self.port_lines
                        if other.ports == port_line.ports and _is_within(other.network, port_line.network)]
             for network in _without(port_line.network, longer):
-                yield network, port_line.ports, port_line.dropped
+                yield replace(port_line, network=network)
 
 
 def _is_within(network: Network, other: Network) -> bool:

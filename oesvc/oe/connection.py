@@ -168,7 +168,7 @@ class Connection:
 
     def reclassify(self, line: PolicyLine, lifespans: Lifespans) -> bool:
         """Another policy line is about it now; False where that makes it another connection."""
-        if not self._goes_on_under(line):
+        if not self.goes_on_under(line):
             return False
         self.line, self.lifespans = line, lifespans
         if not line.connection_class.initiates:
@@ -176,7 +176,8 @@ class Connection:
             self._answer_expires = None
         return True
 
-    def _goes_on_under(self, line: PolicyLine) -> bool:
+    def goes_on_under(self, line: PolicyLine) -> bool:
+        """Whether it may stay as it is when another policy line is about it."""
         if line.treats_alike(self.line):
             return True
         if self.tunnel is not None:  # what its keys are worth to another policy would have to be asked anew

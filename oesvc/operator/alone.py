@@ -49,7 +49,7 @@ def inspect(reactor: Any, dns: DnsConfig, settings: Config,
     """With a resolver that is closed in the end."""
     resolver = ValidatingResolver(dns, reactor)
     inspector = Inspector(resolver, Discovery(resolver, settings.dnssec, random.SystemRandom().random),
-                          settings.class_table(), settings.dnssec, time.time, dns.clock_skew)
+                          settings.class_table(), time.time, dns.clock_skew)
 
     def close(result: Any) -> "Deferred[Any]":
         return resolver.close().addCallback(lambda _: result)

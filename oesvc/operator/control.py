@@ -13,13 +13,18 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 
 from oesvc import __version__
+from oesvc.config import ConfigError
 from oesvc.daemon import KeyingDaemon
+from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.ports import Ports
 from oesvc.keys.key_pair import KeyPairError
-from oesvc.operator import deeds, report, tunnel_report
+from oesvc.operator import deeds, policy_control, policy_report, report, tunnel_report
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
 from oesvc.operator.monitor import Monitor
+from oesvc.policy_files import read_ports
+from oesvc.running_policy import RunningPolicy
 
 LONGEST_QUESTION = 4096
 MONITOR = "monitor"
@@ -37,6 +42,7 @@ class Sources:
     seconds: Callable[[], float]
     use_key: Callable[[], str]
     "Reads our own key anew, and says which it is. Raises KeyPairError."
+    policy: RunningPolicy
 
 
 Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
@@ -53,6 +59,11 @@ COMMANDS: dict[str, Command] = {
                                                    sources.seconds()),
     "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
     "use-key": lambda sources, question: _use_key(sources),
+    "policy show": lambda sources, question: policy_report.show(sources.policy.classes),
+    "policy test": lambda sources, question: policy_control.test_live(sources.policy, _flow(question),
+                                                                      _ports(question)),
+    "policy diff": lambda sources, question: _difference(sources.policy),
+    "policy reload": lambda sources, question: _reload(sources.policy),
     "keylog": lambda sources, question: _key_log(sources.daemon, question),
 }
 
@@ -110,8 +121,8 @@ class ControlFactory(Factory):
     noisy = False
 
     def __init__(self, daemon: KeyingDaemon, inspector: Inspector, seconds: Callable[[], float],
-                 use_key: Callable[[], str]) -> None:
-        self._sources = Sources(daemon, inspector, seconds, use_key)
+                 use_key: Callable[[], str], policy: RunningPolicy) -> None:
+        self._sources = Sources(daemon, inspector, seconds, use_key, policy)
 
     def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
         return ControlProtocol(self._sources)
@@ -122,6 +133,28 @@ def _flow(question: Question) -> Flow:
         return Flow(ip_address(str(question.get("source"))), ip_address(str(question.get("destination"))))
     except ValueError as error:
         raise BadQuestionError(f"no flow: {error}") from None
+
+
+def _ports(question: Question) -> Ports | None:
+    written = question.get("ports")
+    try:
+        return read_ports(str(written)) if written else None
+    except ValueError as error:
+        raise BadQuestionError(str(error)) from None
+
+
+def _difference(policy: RunningPolicy) -> Answer:
+    try:
+        return policy_control.diff(policy.difference())
+    except ConfigError as error:
+        raise BadQuestionError(str(error)) from None
+
+
+async def _reload(policy: RunningPolicy) -> Answer:
+    try:
+        return policy_control.diff(await policy.reload())
+    except (ConfigError, PlaneError) as error:
+        raise BadQuestionError(f"the policy is left as it was: {error}") from None
 
 
 def _probed(sources: Sources, question: Question) -> Flow:

@@ -16,7 +16,7 @@ from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
-from oesvc.oe.authorization import DELEGATION_READERS, DnssecPolicy, Reading, Standing, read_delegations, unusable
+from oesvc.oe.authorization import DELEGATION_READERS, Reading, Standing, read_delegations, unusable
 from oesvc.oe.classes import ClassTable
 from oesvc.oe.connection import Connection
 from oesvc.oe.delegation import Delegation, MalformedRecordError, parse_key_record
@@ -28,9 +28,9 @@ from oesvc.operator.report import OUTCOMES, SCHEMA
 class Inspector:
     """Looks up as the daemon does, and tells what came of it."""
 
-    def __init__(self, resolver: ValidatingResolver, discovery: Discovery, classes: ClassTable, policy: DnssecPolicy,
+    def __init__(self, resolver: ValidatingResolver, discovery: Discovery, classes: ClassTable,
                  unix_time: Callable[[], float], clock_skew: int = 0) -> None:
-        self._resolver, self._discovery, self._classes, self._policy = resolver, discovery, classes, policy
+        self._resolver, self._discovery, self._classes = resolver, discovery, classes
         self._unix_time, self._clock_skew = unix_time, clock_skew
 
     async def inspect(self, inquiry: Inquiry) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Inspector:
         keys = await self._discovery.keys(_identity(inquiry.host), _unheard)
         decision = await deciding
         return {"schema": SCHEMA, "subject": str(inquiry.host), "name": name_text(inquiry.name),
-                "fresh": inquiry.fresh, "dnssec": self._policy.value,
+                "fresh": inquiry.fresh, "dnssec": self._discovery.policy.value,
                 "lookups": [self._look_up(inquiry, rdtype, trace)
                             for rdtype, trace in zip(inquiry.types, traces, strict=True)],
                 "decision": decision,
@@ -48,7 +48,7 @@ class Inspector:
 
     def _look_up(self, inquiry: Inquiry, rdtype: str, trace: Trace) -> dict[str, Any]:
         now, answer = self._unix_time(), trace.answer
-        refused = unusable(answer, self._policy)
+        refused = unusable(answer, self._discovery.policy)
         return {"type": rdtype, "name": name_text(inquiry.name), **_verdict(answer, now),
                 "canonical": name_text(answer.canonical) if answer.rdatas else None,
                 "remembered": _verdict(trace.remembered, now) if trace.remembered else None,
@@ -59,7 +59,7 @@ class Inspector:
 
     def _read(self, answer: Answer, host: Address | str) -> list[Reading]:
         if answer.rdtype in DELEGATION_READERS:
-            return read_delegations(answer, host, self._policy, calling=not isinstance(host, str))
+            return read_delegations(answer, host, self._discovery.policy, calling=not isinstance(host, str))
         return [_read_key(rdata, host) for rdata in answer.rdatas]
 
     async def _decision(self, host: Address | str) -> dict[str, Any] | None:

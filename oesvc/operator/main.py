@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oesvc import __version__, config
 from oesvc.keys import key_pair
-from oesvc.operator import bundle, completion, dns_text, key_commands, live, pictures
+from oesvc.operator import bundle, completion, dns_text, key_commands, live, pictures, policy
 from oesvc.operator.client import (
     ANSWER_OF_DNS_WITHIN,
     DONE,
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add(commands, asking)
     pictures.add(commands, asking)
     bundle.add(commands, asking)
+    policy.add(commands, asking)
 
     dns = commands.add_parser("dns", parents=[asking], help="what the DNS says of a host, and why it is believed",
                               description="Look up what the DNS says of a host or a gateway: the chain of trust link "

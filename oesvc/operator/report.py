@@ -10,11 +10,9 @@ from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.journal import Party
 from oesvc.oe.connections import Instance
 from oesvc.oe.machine import State
+from oesvc.operator.schema import SCHEMA as SCHEMA
 from oesvc.operator.trust import trust_levels
 from oesvc.timeline import render
-
-SCHEMA = 1
-"Version of every JSON answer; it grows when a field is renamed or goes."
 
 COLUMN_NAMES = {Party.HERE: "source", Party.GATEWAY: "gateway", Party.DNS: "DNS", Party.PEER: "peer",
                 Party.THERE: "destination"}

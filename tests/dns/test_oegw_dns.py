@@ -38,8 +38,7 @@ class Desk:
         self.queries = []
         self.resolver = ValidatingResolver(dns, reactor, observer=lambda *event: self.queries.append(event))
         self.discovery = Discovery(self.resolver, DnssecPolicy.PREFER, lambda: 0.5)
-        self.inspector = Inspector(self.resolver, self.discovery, table(("40.0.0.0/8", PARANOID)),
-                                   DnssecPolicy.PREFER, time.time)
+        self.inspector = Inspector(self.resolver, self.discovery, table(("40.0.0.0/8", PARANOID)), time.time)
 
     def inspect(self, subject, *types, fresh=False):
         inquiry = Inquiry.parse(subject, types, fresh)
@@ -302,7 +301,7 @@ def test_command_asks_the_resolvers_itself_when_there_is_no_daemon(configured):
 
 def test_command_asks_the_daemon_where_one_runs(desk, configured, tmp_path):
     """Several clients at once, who see what it remembers."""
-    factory = ControlFactory(None, desk.inspector, reactor.seconds, None)
+    factory = ControlFactory(None, desk.inspector, reactor.seconds, None, None)
     listening = reactor.listenUNIX(str(tmp_path / "control"), factory)
     await_result(desk.resolver.prime())
     commands = [("--config", configured, "--json", "192.2.0.66"), ("--control", tmp_path / "control", "192.2.0.66"),

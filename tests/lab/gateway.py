@@ -77,9 +77,14 @@ class Gateway:
         self._process.kill()
         self._process.wait()
 
+    def hang_up(self) -> None:
+        """Have it read its policy anew (SIGHUP)."""
+        assert self._process
+        self._process.send_signal(signal.SIGHUP)
+
     def oegw(self, *words: str, check: bool = True) -> str:
         """What the command `oegw WORDS...` prints. With `check`, a status other than 0 raises."""
-        command = [PYTHON, "-m", "oesvc.operator.main", words[0], "--control", str(self.control), *words[1:]]
+        command = [PYTHON, "-m", "oesvc.operator.main", *words, "--control", str(self.control)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
         if check and done.returncode:
             raise RuntimeError(f"oegw {' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}"

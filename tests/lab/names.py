@@ -28,6 +28,10 @@ CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 "Whose gateway speaks for whom."
 SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
 "Further addresses of Bob's that SG-B speaks for: a new flow each. `Network` gives them to nobody."
+BY_CLASS = {"alice": {4: [f"192.1.0.{number}" for number in range(101, 106)],
+                      6: [f"2001:db8:1::{number}" for number in range(101, 106)]},
+            "bob": {4: list(SPARE_BOBS[:5]), 6: [f"2001:db8:2::{number}" for number in range(101, 106)]}}
+"Further addresses of Alice's and Bob's, one for each class; SG-A and SG-B speak for them."
 TWO_EXITS = "192.1.0.70"
 "An address of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives it to nobody."
 
@@ -43,6 +47,9 @@ def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
                  for record in records(ip_address(address_of(gateway, version)),
                                        [ip_address(address_of(client, version))], keys[gateway])]
     spare = [delegation_record(ip_address(bob), ip_address(address_of("sg-b")), keys["sg-b"]) for bob in SPARE_BOBS]
+    spare += [delegation_record(ip_address(host), ip_address(address_of(gateway, version)), keys[gateway])
+              for client, gateway in CLIENTS.items() for version in (4, 6)
+              for host in BY_CLASS[client][version] if host not in SPARE_BOBS]
     second = ip_address(address_of("sg-d"))
     two_exits = [delegation_record(ip_address(TWO_EXITS), ip_address(address_of(gateway)), keys[gateway])
                  for gateway in ("sg-a", "sg-d")]

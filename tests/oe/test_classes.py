@@ -121,6 +121,6 @@ def table(lines, ports):
 def test_excepted_ports_end_where_a_longer_prefix_begins():
     rules = table(["192.0.2.0/24", "192.0.2.128/25", "192.0.2.4/32", "0.0.0.0/0", "2001:db8::/32"],
                   [("192.0.2.0/24", 80, False), ("192.0.2.64/26", 80, True)]).port_rules()
-    found_in = {str(network): dropped for network, ports, dropped in rules if ports == Ports(6, 0, 80)}
+    found_in = {str(rule.network): rule.dropped for rule in rules if rule.ports == Ports(6, 0, 80)}
     assert found_in == {"192.0.2.0/30": False, "192.0.2.5/32": False, "192.0.2.6/31": False, "192.0.2.8/29": False,
                         "192.0.2.16/28": False, "192.0.2.32/27": False, "192.0.2.64/26": True}

@@ -39,7 +39,7 @@ def talk(world, line):
 
 def connected(world, inspector):
     transport = StringTransport()
-    factory = ControlFactory(world.daemon, inspector, world.clock.seconds, partial(use_key, world))
+    factory = ControlFactory(world.daemon, inspector, world.clock.seconds, partial(use_key, world), None)
     transport.protocol = factory.buildProtocol(None)
     transport.protocol.makeConnection(transport)
     return transport

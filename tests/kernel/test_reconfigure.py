@@ -1,0 +1,83 @@
+"""What is protected changes while the plane runs: nothing passes by meanwhile, and what was decided stays."""
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, succeed
+
+from oesvc.interfaces import PlaneError
+from oesvc.kernel.constants import TRAP_REQID, Priority, XfrmMessage
+from oesvc.kernel.exemptions import standing_policies
+from oesvc.kernel.netlink import Message, Request
+from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.spd import ACTIONS, Policy, Template, flow_policy, put_policy
+from tests.kernel.test_service import FLOW, PASS, Kernel, Plane, done, netlink_message
+
+TRAP = Template(TRAP_REQID, None)
+BEFORE, AFTER = ip_address("192.1.1.4"), ip_address("192.1.1.44")
+
+
+class Spd(Kernel):
+    """A kernel that can list policies."""
+
+    def __init__(self, *policies: Policy) -> None:
+        super().__init__()
+        self.policies = [Message(XfrmMessage.NEWPOLICY, netlink_message(XfrmMessage.NEWPOLICY, put_policy(one).body))
+                         for one in policies]
+
+    def request(self, *requests: Request) -> "Deferred[list[Any]]":
+        if requests[0].asks == "list the policies":
+            return succeed(self.policies)
+        return super().request(*requests)
+
+
+def standing(config: PlaneConfig) -> list[Policy]:
+    return standing_policies(config, TRAP)
+
+
+def test_new_address_is_trapped_before_the_hooks_hear_of_it_and_an_old_one_as_long_as_they_know_it() -> None:
+    before, after = PlaneConfig(own=(BEFORE,)), PlaneConfig(own=(AFTER,))
+    plane = Plane(before, Spd(*standing(before)))
+    done(plane.reconfigure(after))
+    said = [entry for entry in plane.said() if "protocol" not in entry]
+    assert [entry for entry in said if "/32 -> 0.0.0.0/0" in entry or "load" in entry] == [
+        f"put a policy (out, protect) for {AFTER}/32 -> 0.0.0.0/0", "load the rules",
+        f"delete the policy (out) for {BEFORE}/32 -> 0.0.0.0/0"]
+    done(plane.reconfigure(after))
+    assert plane.said() == ["load the rules"]
+
+
+def test_what_flows_have_been_given_stays() -> None:
+    plane = Plane(PlaneConfig(), Spd(flow_policy(FLOW, ACTIONS[PASS], None)))
+    done(plane.reconfigure(PlaneConfig(clients=(ip_network("192.1.0.0/24"),))))
+    assert not any("delete" in entry or str(FLOW.source) in entry for entry in plane.said())
+
+
+def test_trap_that_another_programs_policy_keeps_out_is_an_error_and_nothing_changes() -> None:
+    own = PlaneConfig(own=(AFTER,))
+    theirs = next(policy for policy in standing(own) if policy.priority == Priority.TRAP)
+    plane = Plane(PlaneConfig(), Spd(Policy(theirs.direction, theirs.selector, 1)))
+    refused = done(plane.reconfigure(own))
+    assert refused.check(PlaneError) and "already there, of another program" in refused.getErrorMessage()
+    assert plane.said() == []
+
+
+@pytest.mark.parametrize("refused", ["put a policy", "load the rules"])
+def test_where_the_kernel_refuses_nothing_is_protected_less(refused: str) -> None:
+    before = PlaneConfig(own=(BEFORE,))
+    plane = Plane(before, Spd(*standing(before)))
+    plane.kernel.refuses = refused
+    assert done(plane.reconfigure(PlaneConfig(own=(AFTER,)))).check(PlaneError)
+    assert not any("delete" in entry for entry in plane.said())
+    plane.kernel.refuses = ""
+    done(plane.reconfigure(PlaneConfig(own=(AFTER,))))
+    assert f"delete the policy (out) for {BEFORE}/32 -> 0.0.0.0/0" in plane.said()
+
+
+def test_plane_that_was_stopped_is_left_alone() -> None:
+    plane = Plane(PlaneConfig(), Spd())
+    done(plane.stop())
+    plane.said()
+    done(plane.reconfigure(PlaneConfig(own=(AFTER,))))
+    assert plane.said() == []

@@ -1,0 +1,174 @@
+"""The policy is changed while flows go on: all or nothing, and never clear between."""
+
+from functools import partial
+
+import pytest
+from twisted.internet.defer import fail, succeed
+
+from oesvc.config import ConfigError, load
+from oesvc.ike import events as ike
+from oesvc.ike.identity import AddressIdentity
+from oesvc.interfaces import PlaneError
+from oesvc.ipsec.flow import Flow
+from oesvc.oe.authorization import DnssecPolicy
+from oesvc.oe.machine import State
+from oesvc.running_policy import RunningPolicy
+from tests.configuration import write_configuration
+from tests.kernel.test_service import done
+from tests.oe.parts import ALICE, BOB, KEY, SG_B
+from tests.test_daemon import FLOW, IN, OUT, THERE, World
+
+PERMISSIVE = {"private_or_clear": "0.0.0.0/0\n::/0\n"}
+
+
+class Office:
+    """A daemon among fakes, whose policy is in files; Bob's record is in the DNS, his neighbours have none."""
+
+    def __init__(self, folder, text="", **policies):
+        self.write = partial(write_configuration, folder)
+        config = load(self.write(text, **PERMISSIVE | policies))
+        self.world = World(config.class_table())
+        self.told = []
+        self.refuses = None
+        self.policy = RunningPolicy(config, self.world.daemon, self.reconfigure)
+
+    def reconfigure(self, config):
+        if self.refuses:
+            return fail(PlaneError(self.refuses))
+        self.world.diary.append(("reconfigure", len(config.policies)))
+        return succeed(None)
+
+    def neighbour(self, number):
+        """A flow in clear, for there is no record."""
+        flow = Flow(ALICE, BOB + number)
+        self.world.daemon.acquired(flow)
+        return flow
+
+    def reload(self):
+        self.world.since()
+        return done(self.policy.reload())
+
+
+@pytest.fixture
+def office(tmp_path):
+    return Office(tmp_path)
+
+
+def test_flow_that_may_not_be_in_clear_any_more_is_held_before_the_reload_is_answered(office):
+    flow = office.neighbour(1)
+    office.write(private="192.2.0.67/32\n")
+    change = office.reload()
+    assert [(one.flow, one.goes_on) for one in change.flows] == [(flow, False)]
+    assert [entry[0] for entry in office.world.since()][:2] == ["reconfigure", "forget"]
+    assert office.world.daemon.connections.get(flow) is None
+    office.world.daemon.acquired(flow)
+    assert ("deny", str(flow)) in office.world.since()
+
+
+def test_encrypted_flow_goes_on_where_it_may_and_its_tunnel_is_deleted_where_not(office):
+    connection = office.world.keyed()
+    office.write(private="192.2.0.66/32\n")
+    assert [one.goes_on for one in office.reload().flows] == [True]
+    assert office.world.connection() is connection and connection.state is State.KEYED
+    assert [entry for entry in office.world.since() if entry[0] != "reconfigure"] == []
+    office.write(private="", clear="192.2.0.66/32\n")
+    office.reload()
+    assert office.world.since()[1:3] == [("forget", THERE), ("delete_tunnel", 1)]
+    office.world.daemon.acquired(FLOW)
+    assert office.world.since() == [("pass-through", THERE)]
+
+
+def test_flow_whose_treatment_is_the_same_keeps_its_state_and_hears_of_its_line(office):
+    office.neighbour(1)
+    connection = office.world.keyed()
+    office.write("[lifespans]\nused = 77", private_or_clear="192.2.0.0/16\n0.0.0.0/0\n::/0\n")
+    assert office.reload().flows == ()
+    assert [entry for entry in office.world.since() if entry[0] != "reconfigure"] == []
+    assert str(connection.line.network) == "192.2.0.0/16"
+    assert connection.lifespans.used == 77.0
+
+
+def test_error_in_a_file_changes_nothing_and_says_where(office):
+    flow = office.neighbour(1)
+    office.write(private="192.2.0.67/32\n192.2.0.67/33\n")
+    error = done(office.policy.reload())
+    assert error.check(ConfigError) and "policies/private:2: '192.2.0.67/33' is no network prefix" in str(error.value)
+    assert office.world.daemon.connections.get(flow).state is State.CLEAR_TEXT
+    assert str(office.policy.classes.find(flow.destination).network) == "0.0.0.0/0"
+
+
+def test_kernel_that_refuses_changes_nothing(office):
+    flow = office.neighbour(1)
+    office.write(private="192.2.0.67/32\n")
+    office.refuses = "load the nftables rules: no"
+    assert done(office.policy.reload()).check(PlaneError)
+    assert office.world.daemon.connections.get(flow).state is State.CLEAR_TEXT
+    office.refuses = None
+    assert len(office.reload().flows) == 1
+
+
+def test_difference_tells_beforehand_and_changes_nothing(office):
+    office.neighbour(1)
+    office.world.keyed()
+    office.write("[ike]\nkeying-time = 5\n[dns]\nclock-skew = 9\n[gateway]\nicmp-on-deny = yes",
+                 block="192.2.0.64/26\n", clear="10.0.0.0/8 tcp 0 22\n")
+    for change in (office.policy.difference(), office.policy.difference(), office.reload()):
+        assert [(str(one.before.network), one.after.class_name) for one in change.lines] == [("0.0.0.0/0", "deny")]
+        assert [str(one.ports) for one in change.ports_new] == ["tcp to port 22"]
+        assert [one.goes_on for one in change.flows] == [False, False]
+        assert change.options == ("[gateway] icmp-on-deny",)
+        assert change.restart == ("[dns] clock-skew", "[ike] keying-time")
+    left = office.policy.difference()
+    assert (left.lines, left.flows, left.options, left.ports_new) == ((), (), (), ())
+    assert left.restart == ("[dns] clock-skew", "[ike] keying-time") and not left.nothing
+
+
+def test_stricter_dnssec_asks_anew_what_a_tunnels_keys_are_worth(office):
+    office.world.keyed()
+    office.write("[dns]\ndnssec = require")
+    office.reload()
+    assert ("delete_tunnel", 1) in office.world.since()
+    assert office.world.daemon.discovery.policy is DnssecPolicy.REQUIRE
+
+
+def test_answer_that_comes_after_a_reload_is_not_for_the_flow_of_before(office):
+    office.world.resolver.waiting = []
+    office.world.daemon.acquired(FLOW)
+    office.write(clear="192.2.0.66/32\n")
+    office.reload()
+    office.world.daemon.acquired(FLOW)
+    office.world.since()
+    for deferred, answer in office.world.resolver.waiting:
+        deferred.callback(answer)
+    assert office.world.since() == []
+    assert office.world.connection().state is State.CLEAR_TEXT
+
+
+def test_tunnel_that_comes_to_stand_after_a_reload_to_clear_is_deleted(office):
+    office.world.daemon.acquired(FLOW)
+    office.write(clear="192.2.0.66/32\n")
+    office.reload()
+    office.world.daemon.acquired(FLOW)
+    office.world.since()
+    office.world.says(ike.SasReady(1, FLOW, (IN, OUT)), ike.TunnelUp(1, FLOW, ALICE, SG_B, AddressIdentity(SG_B)))
+    assert ("delete_tunnel", 1) in office.world.since()
+    assert office.world.connection().state is State.CLEAR_TEXT
+
+
+def test_proposal_that_a_reload_overtakes_is_refused(office):
+    office.world.resolver.waiting = []
+    office.world.says(ike.TunnelProposed(7, FLOW, SG_B, AddressIdentity(SG_B), KEY))
+    office.write(block="192.2.0.66/32\n")
+    office.reload()
+    for deferred, answer in list(office.world.resolver.waiting):
+        deferred.callback(answer)
+    refused = [entry for entry in office.world.since() if entry[0] == "refuse_tunnel"]
+    assert len(refused) == 1 and "192.2.0.66/32 is deny" in refused[0][2]
+
+
+def test_sighup_reloads_and_a_mistake_is_only_logged(office):
+    office.write(private="nonsense\n")
+    office.policy.hang_up()
+    office.write(private="192.2.0.67/32\n")
+    office.policy.hang_up()
+    assert office.policy.classes.find(BOB + 1).class_name == "OE-paranoid"
