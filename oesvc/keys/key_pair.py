@@ -44,9 +44,17 @@ def store(key: RSAPrivateKey, file: Path) -> None:
             # For the daemon's own user, whose folder it is.
             folder = file.parent.stat()
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        give_to_owner(opened.fileno(), file.parent)
         opened.write(pem)
         opened.flush()
         os.fsync(opened.fileno())
+
+
+def give_to_owner(descriptor: int, folder: Path) -> None:
+    """What root makes belongs to whoever owns its folder: the daemon has a user of its own."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def load(file: Path) -> RSAPrivateKey:

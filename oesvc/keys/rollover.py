@@ -117,6 +117,7 @@ class KeyRing:
         new = self._times.with_suffix(".new")
         try:
             with new.open("w") as opened:
+                key_pair.give_to_owner(opened.fileno(), new.parent)
                 json.dump(asdict(state), opened)
                 opened.flush()
                 os.fsync(opened.fileno())

@@ -1,5 +1,6 @@
 """Key pairs on disk and the records made of them."""
 
+import os
 import subprocess
 from ipaddress import ip_address
 
@@ -22,6 +23,15 @@ def test_generated_key_is_private_and_reads_back(tmp_path):
     made = key_pair.generate(file)
     assert key_pair.public_key(key_pair.load(file)) == key_pair.public_key(made)
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_key_that_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
+    folder = tmp_path / "private"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 4322, 4500)
+    key_pair.generate(folder / "gateway.pem")
+    made = (folder / "gateway.pem").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (4322, 4500, 0o600)
 
 
 def test_existing_key_is_never_overwritten(tmp_path):
