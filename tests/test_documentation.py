@@ -24,7 +24,9 @@ def found(pattern):
 
 
 def understood(words):
-    return main._parser().parse_args([WRITTEN.get(word, word) for word in words if word != "..."])
+    """Optional words in brackets and all."""
+    written = (word.strip("[]") for word in words if word != "...")
+    return main._parser().parse_args([WRITTEN.get(word, word) for word in written])
 
 
 def is_command(words):
