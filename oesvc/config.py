@@ -18,6 +18,7 @@ from oesvc.config_values import ConfigError as ConfigError
 from oesvc.dns.answer import Name
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address
+from oesvc.ipsec.translation import Translation
 from oesvc.oe.aging import Lifespans
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ClassOptions, ClassTable, ConnectionClass, Network, PolicyLine, PortLine
@@ -53,6 +54,7 @@ class Config:
     addresses: tuple[Address, ...]
     "This gateway's own external addresses; empty: those of the interfaces that lead to the Internet."
     clients: tuple[Network, ...]
+    translated: tuple[Translation, ...]
     inside: tuple[str, ...]
     max_flows: int
     icmp_on_deny: bool
@@ -126,6 +128,7 @@ IKE_LIMITS = ("dpd-", "channel-idle", "new-", "max-")
 OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "address"):         (read.words(read.address), ""),
     ("gateway", "clients"):         (read.words(read.part_of_the_internet), ""),
+    ("gateway", "translated"):      (read.words(read.translation), ""),
     ("gateway", "inside"):          (read.words(read.interface), ""),
     ("gateway", "max-flows"):       (read.between(int, 100, 250_000, ""), "200000"),
     ("gateway", "icmp-on-deny"):    (read.choice(YES_NO), "no"),
@@ -221,6 +224,7 @@ def load(file: Path) -> Config:
         options=values,
         addresses=values["gateway", "address"],
         clients=values["gateway", "clients"],
+        translated=values["gateway", "translated"],
         inside=values["gateway", "inside"],
         max_flows=values["gateway", "max-flows"],
         icmp_on_deny=values["gateway", "icmp-on-deny"],

@@ -14,6 +14,7 @@ from oesvc.dns.answer import Name
 from oesvc.dns.name import parse_name
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ipsec.flow import Address
+from oesvc.ipsec.translation import Translation
 from oesvc.oe.classes import Network
 from oesvc.oe.delegation import FQDN
 
@@ -92,6 +93,12 @@ def part_of_the_internet(text: str) -> Network:
     if not found.prefixlen:
         raise ValueError(f"{text} is everybody; what clients send to each other is left alone, so write their networks")
     return found
+
+
+def translation(text: str) -> Translation:
+    """INSIDE[=OUTSIDE]."""
+    inside, equals, outside = text.partition("=")
+    return Translation(part_of_the_internet(inside), part_of_the_internet(outside) if equals else None)
 
 
 def identity(text: str) -> Identity | None:

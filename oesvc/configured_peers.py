@@ -47,11 +47,13 @@ class ConfiguredPeers:
         return await self._discovery.keys(identity, note, client, DnssecPolicy.REQUIRE)
 
     async def authorization(self, flow: Flow, identity: Identity, key: RsaPublicKey, note: Note,
-                            client: Address | None = None, policy: DnssecPolicy | None = None) -> Verdict:
+                            client: Address | None = None, policy: DnssecPolicy | None = None,
+                            calls_from_there: bool = False) -> Verdict:
         """Whether the gateway that proved to be `identity` by `key` may have this tunnel."""
         peer = self._by_subnets.get(flow) if isinstance(flow, Subnets) else None
         if peer is None:
-            return await self._discovery.authorization(flow.destination, identity, key, note, client, policy)
+            return await self._discovery.authorization(flow.destination, identity, key, note, client, policy,
+                                                       calls_from_there)
         if identity != peer.identity:
             return Verdict(False, f"tunnel {peer.name} is for {peer.identity}, not for {identity} ({peer.place})")
         if key not in (await self.keys(identity, note, client)).keys:

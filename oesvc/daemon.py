@@ -129,6 +129,18 @@ class KeyingDaemon:
             self.notes.take(flow, f"its gateway is to be keyed with anew: {why}")
             self.acquired(flow)
 
+    def address_gone(self, address: Address) -> None:
+        """An address of ours is gone, and another there: what was keyed from it is keyed anew from that."""
+        affected = [connection for connection in self.connections
+                    if isinstance(connection, Connection) and self.is_ours(connection.flow.source)
+                    and (connection.state is State.PENDING_OE
+                         or any(path.gateways.source == address for path in connection.paths))]
+        self.keying.address_gone(address)
+        for connection in affected:
+            if connection.keying_failed and connection.tunnel is None:
+                self.tell(connection, ev.RoomWanted(f"our address {address} is gone"))
+            self.acquired(connection.flow)
+
     # Connections
 
     def begin_configured(self) -> None:

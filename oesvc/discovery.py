@@ -14,7 +14,7 @@ from oesvc.interfaces import Bounds, Resolver
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.oe import events as ev
-from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys
+from oesvc.oe.authorization import DnssecPolicy, Keys, judge, judge_keys, read_delegations
 from oesvc.oe.delegation import Delegation
 
 TXT, KEY, IPSECKEY = RecordType.TXT, RecordType.KEY, RecordType.IPSECKEY
@@ -142,13 +142,25 @@ class Discovery:
                      for rdata in answer.rdatas if len(rdata) in (4, 16))
 
     async def authorization(self, host: Address, identity: Identity, key: RsaPublicKey, note: Note,
-                            client: Address | None = None, policy: DnssecPolicy | None = None) -> Verdict:
-        """Whether the gateway that proved to be `identity` by `key` may act for `host` (3.3.2, 3.3.3)."""
+                            client: Address | None = None, policy: DnssecPolicy | None = None,
+                            calls_from_there: bool = False) -> Verdict:
+        """Whether the gateway that proved to be `identity` by `key` may act for `host` (3.3.2, 3.3.3).
+
+        One known by name that calls from `host` itself needs no delegation, for it only initiates (5.3, 7); but what
+        the host's reverse name delegates counts more.
+        """
         gateway = _gateway(identity)
         if gateway == host:
             return await self._own_key(identity, key, f"{host} speaks for itself", client, policy)
         answers = await self._look_up_all(reverse_name(host), DELEGATING, note, client)
-        judged = judge(answers, host, policy or self.policy, calling=False)
+        policy = policy or self.policy
+        judged = judge(answers, host, policy, calling=False)
+        delegates = any(reading.delegation for answer in answers
+                        for reading in read_delegations(answer, host, policy, calling=False))
+        absent = isinstance(judged, ev.DelegationAbsent) and not delegates
+        if absent and calls_from_there and isinstance(gateway, str):
+            return await self._own_key(identity, key, f"{identity} calls from {host} and speaks for itself", client,
+                                       policy)
         if not isinstance(judged, ev.DelegationFound):
             return Verdict(False, f"{host} names no gateway: {judged.detail}")
         if any(delegation.gateway == gateway and key in delegation.keys for delegation in judged.delegations):

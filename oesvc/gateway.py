@@ -6,15 +6,14 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -38,7 +37,7 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Lifetime
 from oesvc.journal import Journal
-from oesvc.kernel.addresses import outside_addresses
+from oesvc.kernel.addresses import AddressWatch, OwnAddress, list_addresses, outside, outside_addresses
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.kernel.unknown_spis import UnknownSpis
@@ -75,8 +74,6 @@ class GatewayService(Service):
         outside = [] if config.addresses else outside_addresses(config.clients, config.inside)
         self._own = config.addresses or tuple(own.address for own in outside)
         self._addresses = config.addresses or tuple(own.address for own in outside if own.lasting)
-        if not self._addresses:
-            raise ConfigError("[gateway] address: this host has no global address outside; name the one to use")
         try:
             self._engine = IkeEngine(_engine_config(config), os.urandom)
             dns = dns_config(config)
@@ -84,12 +81,15 @@ class GatewayService(Service):
         except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
         statistics = Statistics()
-        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._own, dns), statistics.released)
+        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._own, dns), statistics.released,
+                                           self._local_address)
         self._dns = dns
         self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
                                             self._plane.own_socket)
         self._ports: dict[Endpoint, IkePort] = {}
-        self._icmp: list[UnreachablePort] = []
+        self._icmp: dict[int, UnreachablePort] = {}
+        self._watch: AddressWatch | None = None
+        self._turn = DeferredLock()
         self._control: Any = None
         self._metrics: Any = None
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
@@ -107,7 +107,7 @@ class GatewayService(Service):
             partners=Partners(PartnerFile(config.state_directory / PARTNERS),
                               self._in_thread),
             key_directory=config.state_directory / "wireshark", statistics=statistics,
-            local_address=partial(source_address, self._addresses, prepare=self._plane.own_socket))
+            local_address=self._local_address)
         self._unknown_spis = UnknownSpis(reactor, self.daemon.recovery.unknown_spi)
         self._manager = ServiceManager(os.environ, reactor, lambda: status_line(self.daemon))
         self._policy = RunningPolicy(config, self.daemon, self._reconfigure)
@@ -119,12 +119,15 @@ class GatewayService(Service):
 
     async def _start(self) -> None:
         self._arithmetic.start()
-        self._open_ike_ports()
+        self._open_ike_ports(self._addresses)
         self._listen_for_unreachables()
         await self._plane.start(self.daemon)
         if not self.running:
             return  # to whoever stops us meanwhile
         self.daemon.begin_configured()
+        if not self._config.addresses:
+            self._watch = AddressWatch(self._reactor, self._addresses_changed)
+            self._addresses_changed()
         await self._recover()
         if not self.running:
             return
@@ -133,7 +136,8 @@ class GatewayService(Service):
         self._listen_for_control()
         self._listen_for_metrics()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
-                      addresses=_listed(self._own), clients=_listed(self._config.clients) or "no clients")
+                      addresses=_listed(self._own) or "no address yet",
+                      clients=_listed(self._config.clients) or "no clients")
         self._manager.ready()
 
     def _cannot_start(self, failure: Failure) -> None:
@@ -146,9 +150,9 @@ class GatewayService(Service):
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callLater(0, self._reactor.stop)
 
-    def _open_ike_ports(self) -> None:
+    def _open_ike_ports(self, addresses: Iterable[Address]) -> None:
         prepare = {IKE_PORT: self._plane.own_socket, NAT_TRAVERSAL_PORT: self._plane.own_socket_for_esp}
-        for local in (Endpoint(address, port) for address in self._addresses for port in prepare):
+        for local in (Endpoint(address, port) for address in addresses for port in prepare):
             try:
                 opened = open_socket(local, prepare[local.port])
             except PlaneError:
@@ -163,8 +167,9 @@ class GatewayService(Service):
 
     def _listen_for_unreachables(self) -> None:
         try:
-            for version in {address.version for address in self._addresses}:
-                self._icmp.append(UnreachablePort(self._reactor, version, self._unreachable, self._plane.own_socket))
+            for version in {address.version for address in self._addresses} - self._icmp.keys():
+                self._icmp[version] = UnreachablePort(self._reactor, version, self._unreachable,
+                                                      self._plane.own_socket)
         except OSError as error:
             # Silence is then the only failure that there is.
             self.log.error("ICMP errors about IKE are not heard: {error}", error=error)
@@ -192,9 +197,47 @@ class GatewayService(Service):
 
     def _reconfigure(self, config: Config) -> "Deferred[None]":
         """Another policy is in force. Fails with PlaneError, and then it is not."""
-        def reconfigured(_: object) -> None:
-            self._config = config
-        return self._plane.reconfigure(_plane_config(config, self._own, self._dns)).addCallback(reconfigured)
+        return self._turn.run(lambda: self._put_in_force(config, self._own))
+
+    def _put_in_force(self, config: Config, own: tuple[Address, ...]) -> "Deferred[None]":
+        def in_force(_: object) -> None:
+            self._config, self._own = config, own
+        return self._plane.reconfigure(_plane_config(config, own, self._dns)).addCallback(in_force)
+
+    # Addresses that come and go
+
+    def _addresses_changed(self) -> None:
+        Deferred.fromCoroutine(self._follow(outside(list_addresses(), self._config.clients, self._config.inside))) \
+            .addErrback(lambda failure: self.log.failure("following this host's addresses", failure=failure))
+
+    async def _follow(self, found: Collection[OwnAddress]) -> None:
+        """Protect what this host sends from the addresses that it has now, and serve IKE on the lasting ones.
+
+        Whatever is held or trapped meanwhile waits. Of an address that is gone the port stays, and with it what was
+        keyed by it, until there is another of its IP version: it may come back, as after a broken link.
+        """
+        own, lasting = (tuple(one.address for one in found if one.lasting or every) for every in (True, False))
+        if own != self._own:
+            self.log.info("this host's addresses outside are now {addresses}", addresses=_listed(own) or "none")
+            await self._turn.run(lambda: self._put_in_force(self._config, own))
+        served = {local.address for local in self._ports}
+        self._addresses = lasting
+        try:
+            self._open_ike_ports(address for address in lasting if address not in served)
+        except OSError as error:
+            self.log.error("IKE is not served: {error}", error=error)
+        self._listen_for_unreachables()
+        for gone in served - set(own):
+            if any(other.version == gone.version for other in lasting):
+                self._close_ike_ports(gone)
+                self.daemon.address_gone(gone)
+
+    def _close_ike_ports(self, address: Address) -> None:
+        for local in [local for local in self._ports if local.address == address]:
+            maybeDeferred(self._ports.pop(local).transport.stopListening).addErrback(self._not_stopped)
+
+    def _local_address(self, peer: Address) -> Address:
+        return source_address(self._addresses, peer, self._plane.own_socket)
 
     def _listen_for_control(self) -> None:
         path = self._config.control_socket
@@ -230,8 +273,8 @@ class GatewayService(Service):
         """
         super().stopService()
         self._manager.stopping()
-        parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close,
-                 self._anchors.close, *(port.close for port in self._icmp),
+        parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close, self._anchors.close,
+                 *(part.close for part in (*self._icmp.values(), self._watch) if part),
                  *(port.transport.stopListening for port in self._ports.values()),
                  *(port.stopListening for port in (self._control, self._metrics) if port),
                  self._resolver.close, self._plane.stop]
@@ -242,10 +285,13 @@ class GatewayService(Service):
         self.log.failure("stopping", failure=failure)
 
     def _send(self, datagram: Datagram) -> None:
-        self._ports[datagram.local].send(datagram)
+        # Without one, its address is gone: as if lost on the way.
+        if port := self._ports.get(datagram.local):
+            port.send(datagram)
 
     def _is_ours(self, address: Address) -> bool:
-        return address in self._own or any(address in network for network in self._config.clients)
+        outside = (rule.outside for rule in self._config.translated if rule.outside)
+        return address in self._own or any(address in network for network in (*self._config.clients, *outside))
 
     def _try_resolvers(self) -> None:
         seldom = [self._resolver.look_up(zone, RecordType.TXT) for zone in seldom_asked(random.SystemRandom().sample)]
@@ -286,8 +332,9 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
     return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
                        port_rules=tuple((rule.network, rule.ports, rule.dropped)
                                         for rule in config.class_table().port_rules()),
+                       translated=config.translated,
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
-                       resolver_sources=resolver_sources(dns.servers, own, config.clients),
+                       resolver_sources=resolver_sources(dns.servers, own, config.clients, config.translated),
                        configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
                        queue_length=config.max_held, icmp_on_deny=answered[0])
 

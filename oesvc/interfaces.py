@@ -154,6 +154,9 @@ class KeyingEngine(Protocol):
     def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
         """Tell a peer, as well as we can, that we do not receive by an SPI which it sends by (section 3.2.6)."""
 
+    def address_gone(self, local: Address, now: float) -> None:
+        """An address of ours is gone for good: channels and tunnels from there are lost (TunnelLost, TunnelFailed)."""
+
     def close(self, now: float) -> None:
         """Announce the end of all tunnels and channels; from now on negotiations are ignored (section 9.3)."""
 

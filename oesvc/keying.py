@@ -73,6 +73,10 @@ class Keying:
         """An ICMP unreachable came about a datagram of ours to a peer (section 9.2)."""
         self._call(lambda now: self.engine.peer_unreachable(peer, now))
 
+    def address_gone(self, address: Address) -> None:
+        """An address of ours is gone; keys agreed on from there are of no use."""
+        self._call(lambda now: self.engine.address_gone(address, now))
+
     def initiate(self, flow: Flow, local: Address, gateway: Address, identity: Identity,
                  keys: Sequence[RsaPublicKey], within: float | None) -> None:
         """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`.
@@ -151,7 +155,7 @@ class Keying:
     async def _authorize(self, event: ike.TunnelProposed, line: PolicyLine) -> None:
         note = partial(self._notes.question, event.flow, True)
         verdict = await self._peers.authorization(event.flow, event.identity, event.key, note, event.peer,
-                                                 line.options.dnssec)
+                                                 line.options.dnssec, event.calls_from_there)
         if self._tunnels.get(event.tunnel) is None:
             return  # the peer has given up meanwhile
         now_in_force = self._connections.classes.find(event.flow.destination)

@@ -21,6 +21,7 @@ from oesvc.dns.servers import Problem
 from oesvc.dns.sockets import Endpoint
 from oesvc.dns.tls import TLS_PORT
 from oesvc.ipsec.flow import Address
+from oesvc.ipsec.translation import Translation
 from oesvc.oe.classes import Network
 
 DNS_PORT = 53
@@ -102,10 +103,11 @@ def name_servers(resolv_conf: Path) -> tuple[Address, ...]:
 
 
 def resolver_sources(servers: Sequence[Endpoint], own: Sequence[Address],
-                     clients: Sequence[Network]) -> tuple[Network, ...]:
+                     clients: Sequence[Network], translated: Sequence[Translation] = ()) -> tuple[Network, ...]:
     """Whose own questions to the DNS must not wait for OE, for OE waits for them.
 
-    A resolver on this host asks from our addresses; one among the clients asks through us; one elsewhere asks past us.
+    A resolver on this host asks from our addresses; one among the clients asks through us, maybe by a NAT; one
+    elsewhere asks past us.
     """
     sources: list[Network] = []
     for server, _port in servers:
@@ -114,6 +116,9 @@ def resolver_sources(servers: Sequence[Endpoint], own: Sequence[Address],
             sources += (ip_network(one) for one in own)
         elif _is_among(address, clients):
             sources.append(ip_network(address))
+        for rule in translated:
+            if address in rule.inside:
+                sources += (ip_network(address), *((rule.outside,) if rule.outside else map(ip_network, own)))
     return tuple(dict.fromkeys(sources))
 
 

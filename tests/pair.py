@@ -12,10 +12,11 @@ from oesvc.config_tunnels import ConfiguredPeer
 from oesvc.configured_peers import ConfiguredPeers
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import KEY, TXT, Discovery
-from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.answer import Answer, AnswerKind, Name, SecurityStatus
 from oesvc.dns.name import parse_name, reverse_name
 from oesvc.dns.records import RecordType
 from oesvc.ike.datagram import Datagram
+from oesvc.ike.identity import Identity
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ipsec.flow import Address, Flow
@@ -67,9 +68,10 @@ class Gateway:
 
     def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
                  of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER,
-                 choice: Choice = Choice.LAST_KEYED,
-                 partners: Partners | None = None, tunnels: Sequence[ConfiguredPeer] = ()) -> None:
+                 choice: Choice = Choice.LAST_KEYED, partners: Partners | None = None,
+                 tunnels: Sequence[ConfiguredPeer] = (), identity: Identity | None = None) -> None:
         self.alive = True
+        self.address, self._client, self._wire = address, client, wire
         self.diary: list[tuple[object, ...]] = []
         self.plane = FakePlane(self.diary)
         self.entropy = random.Random(name)
@@ -82,13 +84,21 @@ class Gateway:
         self.daemon = KeyingDaemon(
             connections=Connections(ClassTable(lines, of_class), Lifespans(), configured=configured),
             discovery=discovery, plane=self.plane,
-            engine=IkeEngine(EngineConfig(private_key(name), configured=networks), self.entropy.randbytes),
-            journal=Journal(),
-            clock=wire.clock, unix_time=wire.clock.seconds, partners=partners, local_address=lambda peer: address,
+            engine=IkeEngine(EngineConfig(private_key(name), identity=identity, configured=networks),
+                             self.entropy.randbytes),
+            journal=Journal(), clock=wire.clock, unix_time=wire.clock.seconds, partners=partners,
+            local_address=lambda peer: self.address,
             send=lambda datagram: wire.send(datagram) if self.alive else None,
-            is_ours=lambda other: other in (address, client), choice=choice,
+            is_ours=lambda other: other in (self.address, self._client), choice=choice,
             peers=ConfiguredPeers(tunnels, discovery))
         wire.gateways[address] = self
+
+    def move(self, address: Address) -> None:
+        """DHCP gives it another address than before."""
+        before, self.address = self.address, address
+        del self._wire.gateways[before]
+        self._wire.gateways[address] = self
+        self.daemon.address_gone(before)
 
     def policies(self) -> list[str]:
         """The forwarding policies asked for, in order."""
@@ -100,25 +110,34 @@ class Gateway:
                 for entry in self.daemon.journal.entries(flow) if entry.arrow and entry.arrow.label]
 
 
+def key_record(key: RsaPublicKey) -> bytes:
+    """The RDATA of section 5.1."""
+    return bytes.fromhex("42000401") + key.to_rfc3110()
+
+
 class Pair:
     """SG-A for Alice and SG-B for Bob, with the records of section 5 in the DNS."""
 
     def __init__(self, class_a: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
                  class_b: ConnectionClass = ConnectionClass.OE_PERMISSIVE,
                  dnssec: DnssecPolicy = DnssecPolicy.PREFER, tunnels_a: Sequence[ConfiguredPeer] = (),
-                 tunnels_b: Sequence[ConfiguredPeer] = ()) -> None:
+                 tunnels_b: Sequence[ConfiguredPeer] = (), identity_a: Identity | None = None) -> None:
         self.clock = Clock()
         self.wire = Wire(self.clock)
         self.resolver = FakeResolver()
-        self.a = Gateway("a", SG_A, ALICE, self.wire, self.resolver, class_a, dnssec, tunnels=tunnels_a)
+        self.a = Gateway("a", SG_A, ALICE, self.wire, self.resolver, class_a, dnssec, tunnels=tunnels_a,
+                         identity=identity_a)
         self.b = Gateway("b", SG_B, BOB, self.wire, self.resolver, class_b, dnssec, tunnels=tunnels_b)
         for gateway, address, client in ((self.a, SG_A, ALICE), (self.b, SG_B, BOB)):
             self.publish_key(address, gateway.key)
             self.publish_delegation(client, address, gateway.key)
 
     def publish_key(self, address: Address, *keys: RsaPublicKey) -> None:
-        rdatas = [bytes.fromhex("42000401") + key.to_rfc3110() for key in keys]
-        self.publish(address, KEY, rdatas, SecurityStatus.SECURE)
+        self.publish(address, KEY, [key_record(key) for key in keys], SecurityStatus.SECURE)
+
+    def publish_name(self, fqdn: str, *keys: RsaPublicKey) -> None:
+        """What one that is known by name has in the forward map (section 5.3)."""
+        self._answer(parse_name(fqdn), KEY, [key_record(key) for key in keys], SecurityStatus.SECURE)
 
     def reboot_b(self, partners: Partners | None = None) -> Gateway:
         """SG-B loses its power, and begins anew knowing nothing, or only who its partners were."""
@@ -137,7 +156,9 @@ class Pair:
                                                       "because", (address.packed,), owner, expires=36000.0)
 
     def publish(self, address: Address, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
-        name = reverse_name(address)
+        self._answer(reverse_name(address), rdtype, rdatas, status)
+
+    def _answer(self, name: Name, rdtype: int, rdatas: list[bytes], status: SecurityStatus) -> None:
         self.resolver.answers[name, rdtype] = Answer(name, rdtype, AnswerKind.DATA, status, "because", tuple(rdatas),
                                                      name, expires=36000.0)
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from oesvc.discovery import IPSECKEY, TXT, Discovery
 from oesvc.discovery import KEY as KEY_TYPE
 from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
-from oesvc.dns.name import reverse_name
+from oesvc.dns.name import parse_name, reverse_name
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.oe import events as ev
 from oesvc.oe.authorization import DnssecPolicy
@@ -38,8 +38,9 @@ class World:
     def keys(self, identity):
         return self.result(self.discovery.keys(identity, self.noted.append))
 
-    def authorized(self, host, identity, key):
-        return self.result(self.discovery.authorization(host, identity, key, self.noted.append))
+    def authorized(self, host, identity, key, calls_from_there=False):
+        return self.result(self.discovery.authorization(host, identity, key, self.noted.append,
+                                                        calls_from_there=calls_from_there))
 
 
 @pytest.fixture
@@ -213,6 +214,24 @@ def test_gateway_known_by_name_may_act_for_the_host_that_names_it(world):
     world.publish(reverse_name(ALICE), TXT, delegation("@gw.example.com", KEY))
     assert world.authorized(ALICE, FqdnIdentity("gw.example.com"), KEY).authorized
     assert not world.authorized(ALICE, FqdnIdentity("other.example.com"), KEY).authorized
+
+
+@pytest.mark.conformance("C-7-03", "C-5.3-06")
+def test_host_known_by_name_speaks_for_the_address_that_it_calls_from_and_no_other(world):
+    world.publish(parse_name("laptop.example.com"), KEY_TYPE, KEY_RDATA)
+    laptop = FqdnIdentity("laptop.example.com")
+    assert world.authorized(ALICE, laptop, KEY, calls_from_there=True).authorized
+    assert not world.authorized(ALICE, laptop, KEY).authorized
+    assert not world.authorized(ALICE, laptop, OTHER_KEY, calls_from_there=True).authorized
+    assert not world.authorized(ALICE, AddressIdentity(SG_A), KEY, calls_from_there=True).authorized
+
+
+@pytest.mark.parametrize("status", [SecurityStatus.SECURE, SecurityStatus.INSECURE, SecurityStatus.BOGUS])
+def test_name_that_calls_from_a_host_which_delegates_to_another_gateway_is_refused(world, status):
+    """Whoever sits on the path to it, or has come to its address, does not take its place."""
+    world.publish(parse_name("laptop.example.com"), KEY_TYPE, KEY_RDATA)
+    world.publish(reverse_name(ALICE), TXT, delegation(SG_A, OTHER_KEY), status=status)
+    assert not world.authorized(ALICE, FqdnIdentity("laptop.example.com"), KEY, calls_from_there=True).authorized
 
 
 def test_each_question_and_answer_is_noted(world):

@@ -80,10 +80,11 @@ class Service(GatewayService):
         self._plane = Plane()
         self.tried = []
 
-    def _open_ike_ports(self):
+    def _open_ike_ports(self, addresses):
         pass
 
-    _listen_for_unreachables = _open_ike_ports
+    def _listen_for_unreachables(self):
+        pass
 
     async def _recover(self):
         pass
@@ -207,7 +208,7 @@ def test_icmp_errors_about_our_ike_ports_reach_the_engine_and_others_do_not(writ
     service._engine.initiate(Flow(here, peer), here, peer, AddressIdentity(peer), (), 0.0)
     service.daemon.keying.turn()
     service._listen_for_unreachables()
-    listener, = service._icmp
+    listener, = service._icmp.values()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((str(here), 0))
         own = Endpoint(here, sender.getsockname()[1])

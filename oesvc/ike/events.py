@@ -86,6 +86,8 @@ class TunnelProposed:
     identity: Identity
     key: RsaPublicKey
     "The key that verified the peer's signature."
+    calls_from_there: bool = False
+    "Its messages come from the flow's destination itself, with no NAT between that others might be behind too."
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from enum import IntEnum
 
 # From the protocol: linux/netlink.h
 
+NETLINK_ROUTE = 0
 NETLINK_XFRM = 6
 NETLINK_NETFILTER = 12
 
@@ -30,6 +31,22 @@ NLA_TYPE_MASK = 0x3FFF
 
 SO_RCVBUFFORCE = 33
 
+# From the protocol: linux/rtnetlink.h, linux/if_addr.h
+
+RTM_NEWADDR = 20
+RTM_GETADDR = 22
+RTNLGRP_IPV4_IFADDR = 5
+RTNLGRP_IPV6_IFADDR = 9
+RT_SCOPE_UNIVERSE = 0
+
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_FLAGS = 8
+IFA_F_TEMPORARY = 0x01
+IFA_F_DADFAILED = 0x08
+IFA_F_DEPRECATED = 0x20
+IFA_F_TENTATIVE = 0x40
+
 # From the protocol: linux/xfrm.h
 
 XFRMNLGRP_ACQUIRE = 1
@@ -49,6 +66,7 @@ IPV6_XFRM_POLICY = 35
 UDP_ENCAP = 100
 UDP_ENCAP_ESPINUDP = 2
 
+IKE_PORT = 500
 NAT_TRAVERSAL_PORT = 4500
 "Of ESP within UDP (RFC 3948 section 2.1)."
 
@@ -154,6 +172,8 @@ class Priority(IntEnum):
     "Protocols and ports that an administrator has excepted; those that say more of the ports come before."
     FLOW = 0x0E000200
     "Policies of single flows."
+    CLIENT_KEYING = 0x0E000240
+    "IKE and ESP of hosts behind us, which protect themselves; the longest prefix decides."
     ICMP_BLOCK = 0x0E000300
     ICMP_ERROR = 0x0E000400
     "Error messages of this host are neither held nor the cause of keying, but stay inside when they must."

@@ -7,10 +7,13 @@ from oesvc.kernel.configured import closed, trapped
 from oesvc.kernel.constants import (
     ICMP_ERRORS,
     ICMPV6_ERRORS,
+    IKE_PORT,
+    IPPROTO_ESP,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    NAT_TRAVERSAL_PORT,
     NEIGHBOUR_DISCOVERY,
     XFRM_POLICY_ALLOW,
     XFRM_POLICY_BLOCK,
@@ -28,16 +31,20 @@ NEVER_FORWARDED: tuple[Network, ...] = (
 
 DNS_PORTS = (53, 853)
 
+KEYING = ((IPPROTO_ESP, 0), (IPPROTO_UDP, IKE_PORT), (IPPROTO_UDP, NAT_TRAVERSAL_PORT))
+"Protocol and destination port."
+
 ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
 
 
 def protected(config: PlaneConfig) -> list[Network]:
     """The sources whose datagrams are subject to opportunistic encryption."""
-    return list(dict.fromkeys((*config.clients, *(ip_network(one) for one in config.own))))
+    outside = (rule.outside for rule in config.translated if rule.outside)
+    return list(dict.fromkeys((*config.clients, *(ip_network(one) for one in config.own), *outside)))
 
 
 def exempt_destinations(config: PlaneConfig) -> list[Network]:
-    return [*config.clients, *NEVER_FORWARDED]
+    return [*config.clients, *(rule.inside for rule in config.translated), *NEVER_FORWARDED]
 
 
 def exempt_policies(config: PlaneConfig) -> Iterator[Policy]:
@@ -82,12 +89,27 @@ def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
                     yield Policy(Direction.OUT, Selector(own, network, protocol, kind), priority, action)
 
 
+def client_keying_policies(config: PlaneConfig, trap: Template) -> Iterator[Policy]:
+    """A host behind us may protect itself: its IKE and ESP pass as they are, unless its flow has a tunnel of ours.
+
+    Not to where nothing may go in clear: who says in our stead that what uses these ports is encrypted?
+    """
+    for client in config.clients:
+        templates = {EVERYWHERE[client.version]: None, **dict.fromkeys(config.spared),
+                     **dict.fromkeys(config.never_clear, trap)}
+        for network in (one for one in templates if one.version == client.version):
+            priority = Priority.CLIENT_KEYING + LONGEST - network.prefixlen
+            yield from (Policy(Direction.OUT, Selector(client, network, protocol, 0, port), priority,
+                               template=templates[network]) for protocol, port in KEYING)
+
+
 def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
     """The SPD while the daemon runs, before any flow: what is exempt, and the traps that catch all the rest."""
     return [
         *exempt_policies(config),
         *icmp_error_policies(config),
         *port_policies(config),
+        *client_keying_policies(config, trap),
         *(Policy(Direction.OUT, Selector(source, EVERYWHERE[source.version]), Priority.TRAP, XFRM_POLICY_ALLOW, trap)
           for source in protected(config)),
         # The last of one selector counts: this where a tunnel leads everywhere.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.ports import Ports
 from oesvc.ipsec.subnets import Subnets
+from oesvc.ipsec.translation import Translation
 from oesvc.kernel.spd import Network
 
 
@@ -19,6 +20,8 @@ class PlaneConfig:
     "This host's outside addresses: its own datagrams from there are subject to opportunistic encryption too."
     inside: tuple[str, ...] = ()
     "Interfaces on which clients' datagrams come in; empty for any."
+    translated: tuple[Translation, ...] = ()
+    "Networks behind this gateway whose sources its firewall translates: known by what they become (section 6.1)."
     never_clear: tuple[Network, ...] = ()
     "Destinations of the deny and OE-paranoid classes: blocked also while no daemon runs."
     spared: tuple[Network, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from oesvc.interfaces import PlaneError
-from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, NAT_TRAVERSAL_PORT, NEIGHBOUR_DISCOVERY
+from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, IKE_PORT, NAT_TRAVERSAL_PORT, NEIGHBOUR_DISCOVERY
 from oesvc.kernel.exemptions import DNS_PORTS, exempt_destinations, protected
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import Network
@@ -23,7 +23,8 @@ ANEW = f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
 "The table is made from nothing: no flow is known."
 
 REVISED = f"flush table inet {TABLE}\n" + "".join(
-    f"flush set inet {TABLE} {name}{version}\n" for name in ("sources", "exempt", "resolvers") for version in (4, 6))
+    f"flush set inet {TABLE} {name}{version}\n"
+    for name in ("sources", "exempt", "resolvers", "translated") for version in (4, 6))
 "All rules go, and what the configuration says; which flows are known stays."
 
 CLOSED = """\
@@ -31,6 +32,8 @@ table inet {table} {{
   {sources}
   {exempt}
   {resolvers}
+  # Sources that the firewall translates into such as are protected.
+  {translated}
 
   chain spare {{
     ip daddr @exempt4 accept
@@ -55,6 +58,12 @@ table inet {table} {{
     meta l4proto {{ esp, ah }} accept
     ip saddr != @sources4 jump closed
     ip6 saddr != @sources6 jump closed
+  }}
+  # What the firewall should have translated, and has not.
+  chain postrouting {{
+    type filter hook postrouting priority srcnat + 1; policy accept;
+    ip saddr @translated4 jump closed
+    ip6 saddr @translated6 jump closed
   }}
 }}
 """
@@ -81,11 +90,24 @@ table inet {table} {{
     # Where no daemon listens, the traps in the SPD decide.
     queue flags bypass to {queue}
   }}
+  # Hosts behind us that protect themselves; for destinations to which nothing may go in clear we do it.
+  chain keying {{
+    meta l4proto != {{ esp, udp }} return
+    udp dport != {{ {ike_ports} }} return
+    {keying}
+    accept
+  }}
+  chain arriving {{
+    jump keying
+    goto hold
+  }}
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
     jump denied
-    {inside}ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
-    {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
+    {inside}ip saddr @sources4 ip saddr . ip daddr != @known4 goto arriving
+    {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto arriving
+    {inside}ip saddr @translated4 ip saddr . ip daddr != @known4 goto hold
+    {inside}ip6 saddr @translated6 ip6 saddr . ip6 daddr != @known6 goto hold
   }}
   chain output {{
     # No datagram of an encrypted flow leaves in clear, nor inside an error message about it.
@@ -136,6 +158,7 @@ def _ruleset(config: PlaneConfig) -> str:
         table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
         inside=f"iifname {inside} " if inside else "", icmp_on_deny="\n    ".join(icmp_on_deny(config)),
         configured="\n    ".join(configured(config)),
+        ike_ports=numbers((IKE_PORT, NAT_TRAVERSAL_PORT)), keying="\n    ".join(keying(config)),
         icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
 
 
@@ -150,6 +173,7 @@ def _closed_ruleset(config: PlaneConfig) -> str:
         table=TABLE, mark=config.mark, sources=network_sets("sources", protected(config)),
         exempt=network_sets("exempt", exempt_destinations(config)),
         resolvers=network_sets("resolvers", config.resolver_sources),
+        translated=network_sets("translated", [rule.inside for rule in config.translated]),
         to_inside=f"oifname {inside} return" if inside else "", never_clear="\n    ".join(never_clear(config)),
         dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
         port_rules="\n    ".join(port_rules(config)))
@@ -174,6 +198,11 @@ def configured(config: PlaneConfig) -> Iterator[str]:
 def never_clear(config: PlaneConfig) -> Iterator[str]:
     """Rules for what must not go in clear, from an address that is no source."""
     return by_destination(dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept"))
+
+
+def keying(config: PlaneConfig) -> Iterator[str]:
+    """Rules for clients' own IKE and ESP."""
+    return by_destination(dict.fromkeys(config.never_clear, "return") | dict.fromkeys(config.spared, "accept"))
 
 
 def by_destination(verdicts: Mapping[Network, str]) -> Iterator[str]:

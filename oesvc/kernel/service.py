@@ -7,6 +7,7 @@ becomes known, and taken out after it has ceased to be.
 
 import socket
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
@@ -14,9 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.ipsec.translation import translate
 from oesvc.kernel.configured import lift
 from oesvc.kernel.constants import (
     CONFIGURED_PRIORITIES,
@@ -66,8 +68,13 @@ class LinuxForwardingPlane:
     _tcp: TcpConnections
 
     def __init__(self, reactor: Any, config: PlaneConfig,
-                 released: Callable[[ForwardingPolicy, float], object] = lambda policy, seconds: None) -> None:
-        """`released` is told of each hold that ends: by which policy, and how long its first datagram was held."""
+                 released: Callable[[ForwardingPolicy, float], object] = lambda policy, seconds: None,
+                 local_address: Callable[[Address], Address] = lambda peer: peer) -> None:
+        """`released` is told of each hold that ends: by which policy, and how long its first datagram was held.
+
+        `local_address` is ours towards another, for what is translated into it.
+        """
+        self._local_address = local_address
         self._released = released
         self._log = Logger()
         self._reactor = reactor
@@ -197,6 +204,13 @@ class LinuxForwardingPlane:
 
     def _datagram_arrived(self, datagram: Datagram) -> None:
         """A datagram of a flow that is not known to the hooks, or was not when it came."""
+        try:
+            flow = translate(datagram.flow, self._config.translated, self._local_address)
+        except OSError:
+            self._queue.drop(datagram)  # nothing leads there
+            return
+        if flow is not None:
+            datagram = replace(datagram, flow=flow, inner=datagram.flow)
         entry = self._flows.get(datagram.flow)
         if entry is not None and entry.policy is not None:
             self._judge(entry.policy, [datagram])
@@ -209,6 +223,9 @@ class LinuxForwardingPlane:
             self._listener.acquired(datagram.flow)
 
     def _judge(self, policy: ForwardingPolicy, datagrams: Sequence[Datagram]) -> None:
+        for one in datagrams:
+            if one.inner is not None:
+                self._sets.include(one.inner, one.flow, policy).addErrback(self._not_held, one.inner)
         if policy is ForwardingPolicy.DENY:
             self._queue.drop(*datagrams)
         else:
@@ -265,7 +282,7 @@ class LinuxForwardingPlane:
         self.install_policy(flow, ForwardingPolicy.HOLD).addErrback(self._not_held, flow)
 
     def _not_held(self, failure: Failure, flow: Flow) -> None:
-        self._log.failure("back to hold: {flow}", failure=failure, flow=flow)
+        self._log.failure("the hooks and {flow}", failure=failure, flow=flow)
 
     # Policies
 

@@ -1,6 +1,7 @@
 """Which flows are decided, told to the hooks: elements of the sets in the table `inet oegw`."""
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -84,15 +85,31 @@ class FlowSets:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._socket = NetlinkSocket(reactor, NETLINK_NETFILTER)
+        self._inner: dict[Flow, set[Flow]] = {}
 
     def change(self, flow: Flow, before: ForwardingPolicy | None,
                after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
-        """Move a flow from the sets of one policy to those of another; the ruleset knows configured tunnels."""
+        """Move a flow from the sets of one policy to those of another, and with it what is translated into it.
+
+        The ruleset knows configured tunnels.
+        """
         if isinstance(flow, Subnets):
             return succeed([])
+        inner = self._inner.get(flow, ()) if MEMBERSHIP[after] else self._inner.pop(flow, ())
+        return self._change((flow, *inner), before, after)
+
+    def include(self, inner: Flow, flow: Flow, policy: ForwardingPolicy) -> "Deferred[list[Message]]":
+        """The firewall translates `inner` into a flow of this policy: the hooks see the one, the SPD the other."""
+        known = self._inner.setdefault(flow, set())
+        new = {inner} - known
+        known.add(inner)
+        return self._change(new, None, policy)
+
+    def _change(self, flows: Iterable[Flow], before: ForwardingPolicy | None,
+                after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
         old, new = MEMBERSHIP[before], MEMBERSHIP[after]
-        changes = [element(NFT_MSG_NEWSETELEM, name, flow) for name in new if name not in old]
-        changes += [element(NFT_MSG_DELSETELEM, name, flow) for name in old if name not in new]
+        changes = [element(kind, name, flow) for flow in flows for kind, names, others in (
+            (NFT_MSG_NEWSETELEM, new, old), (NFT_MSG_DELSETELEM, old, new)) for name in names if name not in others]
         return self._transaction(*changes) if changes else succeed([])
 
     def load(self, text: str) -> "Deferred[None]":

@@ -40,8 +40,8 @@ from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.sa import UdpPorts
 from tests.ike.forge import channel_of, deliver, pack_host
-from tests.ike.nat_box import ELSEWHERE, INSIDE, OUTSIDE, NatBox, behind_nat
-from tests.ike.pair import ALICE, ALICE_TO_BOB, BOB, SG_B, Pair, private_key, public_key
+from tests.ike.nat_box import ELSEWHERE, INSIDE, NAME, OUTSIDE, NatBox, behind_nat
+from tests.ike.pair import ALICE, ALICE_TO_BOB, BOB, SG_A, SG_B, Pair, private_key, public_key
 from tests.ike.test_handshake import NAMES, sa_set
 from tests.ike.test_proposals import quick_mode_1, standing_pair
 
@@ -475,3 +475,17 @@ def test_several_gateways_behind_one_nat_are_told_apart_by_who_they_are():
     box.forget()
     pair.run(70.0)
     assert tunnel.path == other and not pair.b.heard(TunnelMoved)
+
+
+def test_peer_calls_from_the_host_that_it_speaks_for_only_where_no_nat_may_hide_others_behind_that_address():
+    pair = Pair(EngineConfig(private_key("a"), identity=NAME))
+    pair.b.keys[NAME] = (public_key("a"),)
+    for source in (SG_A, ALICE):
+        pair.initiate(Flow(source, BOB))
+        pair.run()
+    translated, _ = behind_nat()
+    translated.initiate(Flow(OUTSIDE, BOB))
+    translated.run()
+    assert [(proposed.flow.destination, proposed.calls_from_there)
+            for each in (pair, translated) for proposed in each.b.heard(TunnelProposed)] == [
+        (SG_A, True), (ALICE, False), (OUTSIDE, False)]

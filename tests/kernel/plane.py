@@ -144,7 +144,8 @@ def received(sock: socket.socket, count: int, settle: float = 1.0) -> list[str]:
 
 def talk(client: Host, server: Host, address: str) -> None:
     """A TCP connection that carries a word."""
-    with server.socket(kind=socket.SOCK_STREAM) as listening, client.socket(kind=socket.SOCK_STREAM) as sock:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with server.socket(family, socket.SOCK_STREAM) as listening, client.socket(family, socket.SOCK_STREAM) as sock:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, PORT))
         listening.listen()

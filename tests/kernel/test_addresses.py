@@ -7,15 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oesvc.kernel.addresses import (
-    IFA_F_DADFAILED,
-    IFA_F_DEPRECATED,
-    IFA_F_TEMPORARY,
-    IFA_F_TENTATIVE,
-    WAITS,
-    OwnAddress,
-    outside_addresses,
-)
+from oesvc.kernel.addresses import WAITS, OwnAddress, outside_addresses
+from oesvc.kernel.constants import IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TEMPORARY, IFA_F_TENTATIVE
 
 ROOT = Path(__file__).parents[2]
 OURS = ip_address("2001:db8::10")

@@ -54,6 +54,10 @@ def verdict(policies: list[Policy], source: str, destination: str, protocol: int
     (("192.1.1.4", "198.51.100.1", 1, 8, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
     (("192.1.1.4", "203.0.113.9", 1, 3, 1), (Priority.ICMP_BLOCK + LONGEST - 24, XFRM_POLICY_BLOCK)),
     (("192.1.0.65", "198.51.100.1", 1, 3, 1), (Priority.TRAP, XFRM_POLICY_ALLOW)),
+    (("192.1.0.65", "198.51.100.1", 50, 0, 0), (Priority.CLIENT_KEYING + LONGEST, XFRM_POLICY_ALLOW)),
+    (("2001:db8:1::65", "2001:db8:2::66", 17, 500, 500), (Priority.CLIENT_KEYING + LONGEST, XFRM_POLICY_ALLOW)),
+    (("192.1.0.65", "203.0.113.9", 17, 500, 4500), (Priority.CLIENT_KEYING + LONGEST - 24, XFRM_POLICY_ALLOW)),
+    (("192.1.1.4", "198.51.100.1", 50, 0, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
 ])
 def test_traps_catch_all_but_what_is_exempt(
         datagram: tuple[str, str], expected: tuple[Priority, int] | None) -> None:
@@ -234,3 +238,18 @@ def test_denials_are_answered_by_the_longest_prefix_that_says_so() -> None:
     assert [line.strip().split(" }")[0] for line in denied.splitlines() if "203" in line] == [
         "ip daddr { 203.0.113.128/25", "ip daddr { 203.0.113.0/24"]
     assert denied.strip().splitlines()[1].endswith("return")
+
+
+def test_ike_and_esp_of_clients_pass_but_are_trapped_where_nothing_may_go_in_clear() -> None:
+    """The longest prefix decides, as for all else."""
+    policies = standing_policies(PlaneConfig(
+        clients=CONFIG.clients, never_clear=(ip_network("0.0.0.0/0"), ip_network("203.0.113.128/32")),
+        spared=(ip_network("203.0.113.0/24"),)), TRAP)
+    for protocol, port in ((50, 0), (17, 500), (17, 4500)):
+        templates = {destination: min((one for one in policies if ip_address("192.1.0.65") in one.selector.source
+                                       and ip_address(destination) in one.selector.destination
+                                       and (one.selector.protocol, one.selector.destination_port) == (protocol, port)),
+                                      key=lambda one: one.priority).template
+                     for destination in ("203.0.113.9", "203.0.113.128", "198.51.100.1")}
+        assert templates == {"203.0.113.9": None, "203.0.113.128": TRAP, "198.51.100.1": TRAP}
+    assert max(one.priority for one in policies if one.selector.destination_port == 500) < Priority.ICMP_BLOCK

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.names import SPARE_BOBS, canonical_tree, serve_names
+from tests.lab.names import SPARE_BOB6, SPARE_BOBS, canonical_tree, serve_names
 from tests.lab.network import Network
 from tests.lab.shares import share
 
@@ -39,7 +39,8 @@ def lab() -> Iterator[Lab]:
 
 def build(net: Network, options: Mapping[str, Mapping[str, str]] | None = None) -> Lab:
     gateways = [Gateway(net, row, options) for row in GATEWAYS]
-    net["bob"].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS))
+    spare = [f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS]
+    net["bob"].run(["ip", "-batch", "-"], stdin="\n".join([*spare, f"address add {SPARE_BOB6}/64 dev eth0 nodad"]))
     serve_names(net, canonical_tree())
     start_gateways(gateways)
     return Lab(net, *gateways)

@@ -25,11 +25,14 @@ class GatewayRow:
     clients: tuple[str, ...]
     private: tuple[str, ...] = ()
     "Prefixes of the paranoid class."
+    clear: tuple[str, ...] = ()
+    "Prefixes of the class always-clear-text."
 
 
 GATEWAYS = (
-    GatewayRow("sg-a", ("192.1.0.0/24", "2001:db8:1::/64"), private=("192.1.1.128/25",)),
-    GatewayRow("sg-b", ("192.2.0.0/24", "2001:db8:2::/64")),
+    GatewayRow("sg-a", ("192.1.0.0/24", "2001:db8:1::/64"), private=("192.1.1.128/25", "2001:db8:1:1::200/128"),
+               clear=("192.2.0.199/32", "2001:db8:2::199/128")),
+    GatewayRow("sg-b", ("192.2.0.0/24", "2001:db8:2::/64"), clear=("192.1.0.99/32", "2001:db8:1::99/128")),
 )
 SECOND_EXIT = GatewayRow("sg-d", ("192.1.0.0/24", "192.3.0.0/24"))
 "Dave's gateway, which speaks for Alice's network too (RFC 4322 section 8)."
@@ -125,7 +128,7 @@ class Gateway:
     def _write(self, row: GatewayRow, options: Mapping[str, Mapping[str, str]],
                policies: Mapping[str, Iterable[str]]) -> None:
         sections: dict[str, dict[str, str]] = {
-            "gateway": {"address": " ".join(address_of(row.host, version) for version in (4, 6)),
+            "gateway": {"address": " ".join(address_of(row.host, version, self.net.rows) for version in (4, 6)),
                         "clients": " ".join(row.clients), "inside": "lan0", "metrics": str(self.metrics_socket)},
             "ike": {"private-key": str(private_key_file(row.host)), "profile": "modern"},
             "dns": {"servers": "127.0.0.1", "trust-anchors": str(self.net.folder / "root.key")},
@@ -140,8 +143,8 @@ class Gateway:
             line for section, values in sections.items()
             for line in (f"[{section}]", *(f"{option} = {value}" for option, value in values.items()), "")))
         # The gateway's resolver asks the name server itself: that must not wait for what it is to bring.
-        files = {"block": (), "clear": (f"{address_of('dns')}/32",), "private-or-clear": ("0.0.0.0/0", "::/0"),
-                 "private": row.private, **policies}
+        files = {"block": (), "clear": (f"{address_of('dns')}/32", *row.clear),
+                 "private-or-clear": ("0.0.0.0/0", "::/0"), "private": row.private, **policies}
         for name, prefixes in files.items():
             (self.folder / "policies" / name).write_text("".join(f"{prefix}\n" for prefix in prefixes))
 

@@ -6,7 +6,7 @@ from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.keys import key_pair
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache/lab-keys"
-GATEWAYS = ("sg-a", "sg-b", "sg-d")
+GATEWAYS = ("sg-a", "sg-b", "sg-d", "laptop")
 
 
 def private_key_file(name: str, bits: int = key_pair.BITS) -> Path:

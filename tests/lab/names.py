@@ -13,7 +13,7 @@ from pathlib import Path
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.keys.key_pair import BITS
-from oesvc.keys.records import delegation_record, records
+from oesvc.keys.records import delegation_record, key_record, records
 from tests.lab.keys import public_keys
 from tests.lab.network import ROOT, Host, Network, address_of
 from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
@@ -26,12 +26,18 @@ RENEWAL = 7 * 86400
 "Seconds; `build_tree` signs for 30 days."
 CLIENTS = {"alice": "sg-a", "bob": "sg-b"}
 "Whose gateway speaks for whom."
+NAMED = ("sg-a", "laptop")
+"Who is known by name too, `sg-a.test`, and has its key there (RFC 4322 section 5.3)."
+NAMED_ALICES = ("192.1.0.80", "2001:db8:1::80")
+"Further addresses of Alice's, which delegate to SG-A by its name."
 SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
 "Further addresses of Bob's that SG-B speaks for: a new flow each. `Network` gives them to nobody."
 BY_CLASS = {"alice": {4: [f"192.1.0.{number}" for number in range(101, 106)],
                       6: [f"2001:db8:1::{number}" for number in range(101, 106)]},
             "bob": {4: list(SPARE_BOBS[:5]), 6: [f"2001:db8:2::{number}" for number in range(101, 106)]}}
 "Further addresses of Alice's and Bob's, one for each class; SG-A and SG-B speak for them."
+SPARE_BOB6 = "2001:db8:2::100"
+"One more in IPv6."
 TWO_EXITS = "192.1.0.70"
 "An address of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives it to nobody."
 
@@ -46,14 +52,17 @@ def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
     canonical = [record for version in (4, 6) for client, gateway in CLIENTS.items()
                  for record in records(ip_address(address_of(gateway, version)),
                                        [ip_address(address_of(client, version))], keys[gateway])]
-    spare = [delegation_record(ip_address(bob), ip_address(address_of("sg-b")), keys["sg-b"]) for bob in SPARE_BOBS]
+    spare = [delegation_record(ip_address(bob), ip_address(address_of("sg-b", ip_address(bob).version)), keys["sg-b"])
+             for bob in (*SPARE_BOBS, SPARE_BOB6)]
     spare += [delegation_record(ip_address(host), ip_address(address_of(gateway, version)), keys[gateway])
               for client, gateway in CLIENTS.items() for version in (4, 6)
               for host in BY_CLASS[client][version] if host not in SPARE_BOBS]
     second = ip_address(address_of("sg-d"))
     two_exits = [delegation_record(ip_address(TWO_EXITS), ip_address(address_of(gateway)), keys[gateway])
                  for gateway in ("sg-a", "sg-d")]
-    return canonical + spare + two_exits + records(second, [], keys["sg-d"])
+    named = [key_record(f"{name}.test", keys[name]) for name in NAMED]
+    named += [delegation_record(ip_address(alice), "sg-a.test", keys["sg-a"]) for alice in NAMED_ALICES]
+    return canonical + spare + two_exits + records(second, [], keys["sg-d"]) + named
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:

@@ -1,6 +1,7 @@
 """The main job on real parts: strangers' gateways find each other in the DNS and encrypt what Alice sends to Bob."""
 
 import json
+import re
 import select
 import socket
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from tests.lab.capture import TCP, Packet
 from tests.lab.conftest import Lab
-from tests.lab.names import SPARE_BOBS, reverse_name
+from tests.lab.names import SPARE_BOB6, SPARE_BOBS, reverse_name
 from tests.lab.network import Host, address_of
 
 pytestmark = pytest.mark.lab
@@ -120,13 +121,15 @@ def test_one_without_a_record_is_reached_in_clear_and_loses_nothing(lab: Lab) ->
 
 
 @pytest.mark.conformance("C-3.2-10", "C-3.1.4-02")
-def test_paranoid_class_without_a_record_is_denied(lab: Lab) -> None:
-    with lab.net.capture("internet", f"host {FRANK}") as tap:
-        assert lab.net["alice"].ping(FRANK, 3, wait=5) == 0
-    assert clear(tap.end(), ALICE) == []
-    told = lab.a.why(ALICE, FRANK)
+@pytest.mark.parametrize(("alice", "frank", "prefix"), [
+    (ALICE, FRANK, "192.1.1.128/25"), (ALICE6, address_of("frank", 6), "2001:db8:1:1::200/128")])
+def test_paranoid_class_without_a_record_is_denied(lab: Lab, alice: str, frank: str, prefix: str) -> None:
+    with lab.net.capture("internet", f"host {frank}") as tap:
+        assert lab.net["alice"].ping(frank, 3, wait=5) == 0
+    assert clear(tap.end(), alice) == []
+    told = lab.a.why(alice, frank)
     assert "is denied: the destination publishes no delegation record" in told
-    assert "192.1.1.128/25 is OE-paranoid" in told
+    assert f"{prefix} is OE-paranoid" in told
 
 
 @pytest.mark.conformance("C-1.3-04", "C-2.3.1-04")
@@ -141,11 +144,14 @@ def test_both_ip_versions_alike(lab: Lab) -> None:
 
 
 @pytest.mark.conformance("C-3.1.2-05", "C-9.3-03")
-def test_tcp_connects_by_its_first_syn(lab: Lab, fresh_bob: str) -> None:
+@pytest.mark.parametrize(("family", "fresh_bob", "is_syn"), [
+    (socket.AF_INET, next(_fresh), "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn"),
+    (socket.AF_INET6, SPARE_BOB6, "ip6[6] == 6 and ip6[53] & 0x12 == 2")])
+def test_tcp_connects_by_its_first_syn(lab: Lab, family: int, fresh_bob: str, is_syn: str) -> None:
     """The SYN that Bob sees first is the one that Alice sent first."""
-    syn = f"tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn and dst host {fresh_bob}"
-    with (lab.net["bob"].socket(kind=socket.SOCK_STREAM) as server,
-          lab.net["alice"].socket(kind=socket.SOCK_STREAM) as client,
+    syn = f"{is_syn} and dst host {fresh_bob}"
+    with (lab.net["bob"].socket(family, socket.SOCK_STREAM) as server,
+          lab.net["alice"].socket(family, socket.SOCK_STREAM) as client,
           lab.net.capture("net-a", syn) as sent, lab.net.capture("net-b", syn) as arrived):
         server.bind((fresh_bob, PORT))
         server.listen()
@@ -204,13 +210,19 @@ def test_no_first_datagram_to_one_without_a_record_is_lost(lab: Lab) -> None:
     assert sorted(sender for _, sender in received) == sorted(sources)
 
 
-def test_the_gateway_itself_is_protected_too(lab: Lab, fresh_bob: str) -> None:
+@pytest.mark.conformance("C-7-01", "C-7-02")
+@pytest.mark.parametrize(("gateways", "bob"), [((SG_A, SG_B), next(_fresh)), ((SG_A6, SG_B6), SPARE_BOB6)])
+def test_the_gateway_itself_is_protected_too(lab: Lab, gateways: tuple[str, str], bob: str) -> None:
     """RFC 4322 section 7: its own datagrams are held at output and go through a tunnel of their own."""
-    with lab.net.capture("internet", "esp or icmp") as tap:
-        assert ping_first_and_more(lab.net["sg-a"], fresh_bob) == 3
+    with lab.net.capture("internet", "esp or icmp or (icmp6 and ip6[40] < 130)") as tap:
+        assert ping_first_and_more(lab.net["sg-a"], bob) == 3
     seen = tap.end()
-    assert [packet.flow for packet in seen] == [(SG_A, SG_B), (SG_B, SG_A)] * 3
-    assert clear(seen, SG_A, fresh_bob) == []
+    assert [packet.flow for packet in seen] == [gateways, gateways[::-1]] * 3
+    assert clear(seen, gateways[0], bob) == []
+    entries = ("\n" + lab.net["sg-a"].xfrm("state")).split("\nsrc ")
+    modes = [re.search(r"mode (\w+)", entry) for entry in entries
+             if f"sel src {gateways[0]}" in entry and "spi 0x00000000" not in entry]
+    assert {mode[1] for mode in modes if mode} == {"tunnel"}
 
 
 def test_the_time_line_and_the_reasons_are_told(lab: Lab) -> None:
@@ -254,18 +266,19 @@ def test_the_dns_is_told_as_the_daemon_sees_it(lab: Lab) -> None:
 
 
 @pytest.mark.conformance("C-12.1-04", "C-12.1-05")
-def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(lab: Lab) -> None:
+@pytest.mark.parametrize(("family", "alice", "bob"), [(socket.AF_INET, ALICE, BOB), (socket.AF_INET6, ALICE6, BOB6)])
+def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(lab: Lab, family: int, alice: str, bob: str) -> None:
     """Somebody on the Internet claims to be Bob."""
-    assert lab.net["alice"].ping(BOB, wait=60) == 1
+    assert lab.net["alice"].ping(bob, wait=60) == 1
     before = lab.net["sg-a"].xfrm_errors().get("XfrmInTmplMismatch", 0)
     carol = lab.net["carol"]
-    carol.run(["ip", "address", "add", f"{BOB}/32", "dev", "lo"])
+    carol.run(["ip", "address", "add", bob, "dev", "lo"])
     try:
-        with lab.net["alice"].socket() as server, carol.socket() as client:
-            server.bind((ALICE, PORT))
-            client.bind((BOB, PORT))
-            client.sendto(b"forged", (ALICE, PORT))
+        with lab.net["alice"].socket(family) as server, carol.socket(family) as client:
+            server.bind((alice, PORT))
+            client.bind((bob, PORT))
+            client.sendto(b"forged", (alice, PORT))
             assert receive(server, 1, 2.0) == []
     finally:
-        carol.run(["ip", "address", "delete", f"{BOB}/32", "dev", "lo"])
+        carol.run(["ip", "address", "delete", f"{bob}/{32 if family == socket.AF_INET else 128}", "dev", "lo"])
     assert lab.net["sg-a"].xfrm_errors()["XfrmInTmplMismatch"] == before + 1

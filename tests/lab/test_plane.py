@@ -155,14 +155,16 @@ def test_datagrams_of_the_gateway_itself_are_held_and_released(
     assert clear(tap.end(), bob) == []
 
 
+@pytest.mark.parametrize("version", [4, 6])
 def test_a_tcp_connection_of_the_gateway_itself_is_encrypted_from_its_first_syn(
-        net: Network, a: Plane, b: Plane) -> None:
-    b.order("key", flow=[BOB, SG_A], **B_TO_A)
-    a.rule("0.0.0.0/0", "ENCRYPT", 0.2)
+        net: Network, a: Plane, b: Plane, version: int) -> None:
+    bob, own = address_of("bob", version), address_of("sg-a", version)
+    b.order("key", flow=[bob, own], **B_TO_A)
+    a.rule(f"{bob}/{32 if version == 4 else 128}", "ENCRYPT", 0.2)
     with net.capture("internet") as tap:
-        talk(net["sg-a"], net["bob"], BOB)
+        talk(net["sg-a"], net["bob"], bob)
     seen = tap.end()
-    assert clear(seen, BOB) == []
+    assert clear(seen, bob) == []
     assert any(packet.is_esp for packet in seen)
 
 
@@ -243,14 +245,19 @@ def test_a_peer_that_lies_about_the_inner_addresses_is_not_heard(net: Network, a
         net["carol"].run(["ip", "address", "del", f"{bob}/{32 if version == 4 else 128}", "dev", "lo"])
 
 
-def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(net: Network, a: Plane) -> None:
-    a.order("key", flow=[ALICE, CAROL], gateways=[SG_A, CAROL])
-    a.order("key", flow=[SG_A, CAROL], gateways=[SG_A, CAROL])
-    with receiver(net["alice"]) as sock, receiver(net["sg-a"]) as own:
-        for destination in (ALICE, SG_A):
-            send(net["carol"], CAROL, destination, "forged")
-        send(net["carol"], OUTSIDE[0], SG_A, "of a flow without a tunnel")
-        send(net["carol"], OUTSIDE[0], ALICE, "of a flow without a tunnel")
+@pytest.mark.parametrize("version", [4, 6])
+def test_clear_datagrams_of_a_keyed_flow_are_dropped_on_arrival(net: Network, a: Plane, version: int) -> None:
+    alice, carol, gateway = (address_of(name, version) for name in ("alice", "carol", "sg-a"))
+    other = OUTSIDE[0] if version == 4 else "2001:db8:1:1::101"
+    net["carol"].run(["ip", "address", "replace", f"{other}/{24 if version == 4 else 64}", "dev", "eth0",
+                      *(["nodad"] if version == 6 else [])])
+    a.order("key", flow=[alice, carol], gateways=[SG_A, CAROL])
+    a.order("key", flow=[gateway, carol], gateways=[SG_A, CAROL])
+    with receiver(net["alice"], version) as sock, receiver(net["sg-a"], version) as own:
+        for destination in (alice, gateway):
+            send(net["carol"], carol, destination, "forged")
+        send(net["carol"], other, gateway, "of a flow without a tunnel")
+        send(net["carol"], other, alice, "of a flow without a tunnel")
         assert received(sock, 1) == ["of a flow without a tunnel"]
         assert received(own, 1) == ["of a flow without a tunnel"]
     assert net["sg-a"].xfrm_errors()["XfrmInTmplMismatch"] >= 2
@@ -320,20 +327,22 @@ def test_a_socket_of_the_daemon_is_neither_held_nor_trapped(net: Network, a: Pla
             assert a.answer() == "answer"
 
 
-def test_an_error_message_does_not_show_what_came_out_of_a_tunnel(net: Network, a: Plane, b: Plane) -> None:
-    absent = "192.1.0.99"
-    b.order("key", flow=[BOB, absent], **B_TO_A)
-    a.order("key", flow=[absent, BOB], **A_TO_B)
-    with net.capture("internet") as tap:
-        send(net["bob"], BOB, absent, "secret")
+@pytest.mark.parametrize(("version", "absent"), [(4, "192.1.0.99"), (6, "2001:db8:1::99")])
+def test_an_error_message_does_not_show_what_came_out_of_a_tunnel(
+        net: Network, a: Plane, b: Plane, version: int, absent: str) -> None:
+    bob, carol = address_of("bob", version), address_of("carol", version)
+    b.order("key", flow=[bob, absent], **B_TO_A)
+    a.order("key", flow=[absent, bob], **A_TO_B)
+    with net.capture("internet", "not (icmp6 and ip6[40] >= 130)") as tap:
+        send(net["bob"], bob, absent, "secret")
         time.sleep(5)
-        send(net["carol"], CAROL, absent, "clear")
+        send(net["carol"], carol, absent, "clear")
         deadline = time.monotonic() + 30
-        while not clear(tap.packets(), CAROL)[1:]:
+        while not clear(tap.packets(), carol)[1:]:
             assert time.monotonic() < deadline, "SG-A says that the host of a clear flow is not there"
             time.sleep(0.2)
     seen = tap.end()
-    assert clear(seen, BOB) == []
+    assert clear(seen, bob) == []
     assert not any(b"secret" in packet.payload for packet in seen)
 
 
@@ -348,17 +357,21 @@ def test_queries_of_a_resolver_are_left_alone(net: Network, a: Plane) -> None:
 
 
 @pytest.mark.conformance("C-3.1.4-03")
-def test_a_denied_datagram_is_answered_only_where_that_is_wanted(net: Network, a: Plane, b: Plane) -> None:
-    for plane, client in ((a, ALICE), (b, BOB)):
-        plane.order("install", flow=[client, CAROL], policy="DENY")
-    prohibited = "icmp[0:2] == 0x030d"
+@pytest.mark.parametrize(("version", "prohibited", "routers"), [
+    (4, "icmp[0:2] == 0x030d", ("192.1.0.1", "192.2.0.1")),
+    (6, "icmp6 and ip6[40:2] == 0x0101", ("2001:db8:1::1", "2001:db8:2::1"))])
+def test_a_denied_datagram_is_answered_only_where_that_is_wanted(
+        net: Network, a: Plane, b: Plane, version: int, prohibited: str, routers: tuple[str, str]) -> None:
+    alice, bob, carol = (address_of(name, version) for name in ("alice", "bob", "carol"))
+    for plane, client in ((a, alice), (b, bob)):
+        plane.order("install", flow=[client, carol], policy="DENY")
     with net.capture("net-a", prohibited) as at_a, net.capture("net-b", prohibited) as at_b:
-        for host, client, router in (("alice", ALICE, "192.1.0.1"), ("bob", BOB, "192.2.0.1")):
+        for host, client, router in zip(("alice", "bob"), (alice, bob), routers, strict=True):
             for _ in range(50):
-                send(net[host], client, CAROL, "denied")
+                send(net[host], client, carol, "denied")
             assert net[host].ping(router) == 1
     answers = at_a.end()
-    assert {packet.flow for packet in answers} == {("192.1.0.1", ALICE)}
+    assert {packet.flow for packet in answers} == {(routers[0], alice)}
     assert 1 <= len(answers) < 50
     assert at_b.end() == []
 

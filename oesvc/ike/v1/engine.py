@@ -112,6 +112,9 @@ class IkeEngine:
         """Sign with another key of ours; exchanges that are under way end with the one that they began with."""
         self._core.config = replace(self._core.config, private_key=key)
 
+    def address_gone(self, local: Address, now: float) -> None:
+        self._teardown.address_gone(local)
+
     def close(self, now: float) -> None:
         if not self._closed:
             self._closed = True

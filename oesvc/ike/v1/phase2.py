@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from oesvc.ike.datagram import Path
+from oesvc.ike.datagram import Endpoint, Path
 from oesvc.ike.events import DatagramRefused, LifetimeShortened, SasReady, TunnelFailed, TunnelProposed, TunnelUp, Way
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.arithmetic import Whose
@@ -13,6 +13,7 @@ from oesvc.ike.v1.constants import (
     LINGER,
     MAX_EXCHANGES,
     NOT_READ,
+    PORT,
     TIME_TO_RENEW,
     ExchangeType,
     Flag,
@@ -248,7 +249,8 @@ class Phase2:
         self._core.tunnels.sends_by(tunnel, exchange.stage.spi)
         self._core.saw(Way.RECEIVED, "quick mode 1", channel, flow, encrypted=True)
         self._negotiate(tunnel, channel, terms, exchange)
-        self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key))
+        there = channel.peer == Endpoint(flow.destination, PORT) and not channel.nat.between
+        self._core.tell(TunnelProposed(tunnel.id, flow, tunnel.peer, standing.identity, standing.key, there))
 
     def _check_budgets(self, stage: ToAuthorize, peer: Address) -> None:
         tunnels = self._core.tunnels

@@ -11,7 +11,7 @@ from oesvc.ike.v1.phase2 import Phase2
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
 from oesvc.ike.v1.wire.payloads import Deletion
-from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.flow import Address, Flow
 
 
 class Teardown:
@@ -60,6 +60,18 @@ class Teardown:
             if channel.shares(tunnel) and tunnel.state is TunnelState.UP:
                 self._phase2.forget(tunnel)
                 self._core.tell(TunnelLost(tunnel.id, tunnel.flow, peer, detail))
+
+    def address_gone(self, local: Address) -> None:
+        """Nobody can be told from there any more."""
+        detail = f"our address {local} is gone"
+        for channel in self._core.channels:
+            if channel.local.address == local:
+                self._phase1.end(channel, KeyingFailure.PEER_SILENT, detail)
+        for tunnel in self._core.tunnels:
+            if tunnel.local == local:
+                self._phase2.forget(tunnel)
+                self._core.tell(TunnelLost(tunnel.id, tunnel.flow, tunnel.peer, detail)
+                                if tunnel.state is TunnelState.UP else TunnelGone(tunnel.id, tunnel.flow, False))
 
     def close(self, now: float) -> None:
         """Delete everything. What is being negotiated fails; tunnels wait for the peers' confirmation as ever."""
