@@ -291,7 +291,7 @@ def test_refusal_of_quick_mode_names_the_tunnel_and_part_by_part_what_would_matc
         phase1_offer.choose(phase1_offer.offer(replace(MODERN, phase1=(weak,)), LIFETIME), MODERN, LIFETIME, FLOOR)
 
 
-@pytest.mark.conformance("C-4.6.2-07")
+@pytest.mark.conformance("C-4.6.2-07", "C-4.6.2-08")
 def test_esp_with_compression_is_not_half_accepted_but_the_same_without_it_is():
     def proposal(number: int, protocol: int, transform: int) -> Proposal:
         return Proposal(number, protocol, b"\1\2\3\4" if protocol == Protocol.ESP else b"\1\2", (Transform(

@@ -33,6 +33,7 @@ BY_OUTCOME = pytest.mark.parametrize("of_class, fallen", [(PERMISSIVE, PASS), (P
 
 @pytest.mark.conformance("C-3.2.1-01", "C-3.2.4-01", "C-3.2.4-02", "C-3.2.5-01", "C-3.4.1-06", "C-3.4.1-07",
                          "C-3.4.1-08", "C-2.2-05")
+@pytest.mark.conformance("C-2.3-02")
 def test_flow_is_keyed_used_and_torn_down():
     """Section 11.2 seen from SG-A, with the lifespans of 3.4.1."""
     played = connection()
