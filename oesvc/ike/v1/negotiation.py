@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cache
 
 from oesvc.ike.v1.constants import (
     MAX_KILOBYTES,
@@ -57,10 +58,15 @@ def read_attributes(transform: Transform, known: type[IntEnum], life_type: int, 
             kilobytes = number if unit == LifeType.KILOBYTES else kilobytes
         elif numbers.setdefault(kind, number) != number:
             raise MismatchError(f"attribute {name_of(known, kind)} stands there twice")
-    unknown = sorted(kind for kind in numbers if kind not in set(known))
+    unknown = sorted(numbers.keys() - _numbers_of(known))
     if unknown:
         raise MismatchError(f"attributes {unknown} are unknown")
     return Attributes(numbers, Lifetime(seconds, kilobytes if kilobytes < MAX_KILOBYTES else 0))
+
+
+@cache
+def _numbers_of(kinds: type[IntEnum]) -> frozenset[int]:
+    return frozenset(kinds)
 
 
 def lifetime_attributes(life_type: int, life_duration: int, lifetime: Lifetime) -> tuple[Attribute, ...]:

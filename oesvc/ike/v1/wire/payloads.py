@@ -26,12 +26,11 @@ def parse_chain(first: int, data: bytes) -> tuple[tuple[Payload, ...], int]:
     while kind != PayloadType.NONE:
         if len(payloads) == MAX_PAYLOADS:
             raise MalformedError(f"more than {MAX_PAYLOADS} payloads")
-        following, reserved, length = reader.u8(), reader.u8(), reader.u16()
-        name = name_of(PayloadType, kind)
+        following, reserved, length = GENERIC_HEADER.unpack(reader.take(GENERIC_HEADER.size))
         if reserved:
-            raise MalformedError(f"the reserved octet of payload {name} is {reserved}")
+            raise MalformedError(f"the reserved octet of payload {name_of(PayloadType, kind)} is {reserved}")
         if length < GENERIC_HEADER.size:
-            raise MalformedError(f"payload {name} of {length} octets is shorter than its header")
+            raise MalformedError(f"payload {name_of(PayloadType, kind)} of {length} octets is shorter than its header")
         payloads.append(Payload(kind, reader.take(length - GENERIC_HEADER.size)))
         kind = following
     return tuple(payloads), reader.position

@@ -12,11 +12,11 @@ class Reader:
         self._data, self._position, self._what = data, 0, what
 
     def take(self, count: int) -> bytes:
-        if count > self.left:
-            raise MalformedError(f"{self._what} ends after {len(self._data)} octets, "
-                                 f"{count - self.left} too early")
-        self._position += count
-        return self._data[self._position - count:self._position]
+        begin, end = self._position, self._position + count
+        if end > len(self._data):
+            raise MalformedError(f"{self._what} ends after {len(self._data)} octets, {end - len(self._data)} too early")
+        self._position = end
+        return self._data[begin:end]
 
     def u8(self) -> int:
         return self.take(1)[0]
