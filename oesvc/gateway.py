@@ -336,7 +336,7 @@ def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> P
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
                        resolver_sources=resolver_sources(dns.servers, own, config.clients, config.translated),
                        configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
-                       queue_length=config.max_held, icmp_on_deny=answered[0])
+                       queue_length=config.max_held, keys_last=config.tunnel_lifetime, icmp_on_deny=answered[0])
 
 
 def _is_within(network: Network, other: Network) -> bool:

@@ -178,7 +178,9 @@ class Priority(IntEnum):
     ICMP_ERROR = 0x0E000400
     "Error messages of this host are neither held nor the cause of keying, but stay inside when they must."
     TRAP = 0x0E000500
-    "Whatever nobody has decided yet; also the blocks that a stopped daemon leaves behind."
+    "Whatever nobody has decided yet, as long as a daemon lives to decide it."
+    REMAINS = 0x0E000600
+    "What must never go in clear is blocked, whether a daemon lives or not."
 
 
 CONFIGURED_PRIORITIES = range(Priority.CONFIGURED, Priority.RESOLVER)

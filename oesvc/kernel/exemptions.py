@@ -1,6 +1,6 @@
 """What opportunistic encryption leaves alone, for the SPD and for the hooks alike."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from oesvc.kernel.configured import closed, trapped
@@ -103,16 +103,34 @@ def client_keying_policies(config: PlaneConfig, trap: Template) -> Iterator[Poli
                                template=templates[network]) for protocol, port in KEYING)
 
 
+def apart(network: Network, others: Collection[Network]) -> Iterator[Network]:
+    """A network in as few parts as make none of them one of the others: the SPD has one policy for each selector."""
+    if network in others:
+        for half in network.subnets():
+            yield from apart(half, others)
+    else:
+        yield network
+
+
+def traps(config: PlaneConfig, trap: Template) -> list[Policy]:
+    """What catches whatever is not decided. The kernel removes them unless they are put again in time.
+
+    So they end with the daemon, however it ends. Then the policies below them decide: OE-paranoid stays blocked, and
+    what may go in clear does.
+    """
+    listed = {*config.never_clear, *config.spared,
+              *(Selector.of_flow(subnets).destination for subnets in config.configured)}
+    return [Policy(Direction.OUT, Selector(source, part), Priority.TRAP, XFRM_POLICY_ALLOW, trap,
+                   lives=config.trap_seconds)
+            for source in protected(config) for part in apart(EVERYWHERE[source.version], listed)]
+
+
 def standing_policies(config: PlaneConfig, trap: Template) -> list[Policy]:
-    """The SPD while the daemon runs, before any flow: what is exempt, and the traps that catch all the rest."""
+    """The SPD while the daemon runs, before any flow: what is exempt, the traps, and what remains without them."""
     return [
-        *exempt_policies(config),
-        *icmp_error_policies(config),
-        *port_policies(config),
-        *client_keying_policies(config, trap),
-        *(Policy(Direction.OUT, Selector(source, EVERYWHERE[source.version]), Priority.TRAP, XFRM_POLICY_ALLOW, trap)
-          for source in protected(config)),
-        # The last of one selector counts: this where a tunnel leads everywhere.
+        *exempt_policies(config), *icmp_error_policies(config), *port_policies(config),
+        *client_keying_policies(config, trap), *traps(config, trap), *blocks(config),
+        # The last of one selector counts: this where a tunnel leads to what must never go in clear.
         *trapped(config.configured),
     ]
 
@@ -124,8 +142,14 @@ def remaining_policies(config: PlaneConfig) -> list[Policy]:
         *(policy for policy in exempt_policies(config) if policy.selector.destination.version in blocked),
         *(policy for policy in port_policies(config)
           if policy.direction is Direction.OUT and policy.selector.destination.version in blocked),
-        *(Policy(Direction.OUT, Selector(source, network), Priority.TRAP + LONGEST - network.prefixlen, action)
-          for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
-          for network in networks for source in protected(config) if source.version == network.version),
+        *blocks(config),
         *closed(config.configured),
     ]
+
+
+def blocks(config: PlaneConfig) -> list[Policy]:
+    """What must never go in clear, and what of it is spared; the longest prefix decides."""
+    return [
+        Policy(Direction.OUT, Selector(source, network), Priority.REMAINS + LONGEST - network.prefixlen, action)
+        for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
+        for network in networks for source in protected(config) if source.version == network.version]

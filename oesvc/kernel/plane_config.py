@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oesvc.ipsec.flow import Address
+from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.ports import Ports
 from oesvc.ipsec.subnets import Subnets
 from oesvc.ipsec.translation import Translation
 from oesvc.kernel.spd import Network
+
+GRACE = 10
+"Seconds that a flow's policies outlive its keys: the daemon, where it lives, is faster."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class PlaneConfig:
     "What configured tunnels protect, each with its reqid: blocked, also while no daemon runs, unless it is encrypted."
     resolver_sources: tuple[Network, ...] = ()
     "Their DNS queries (ports 53 and 853) are left alone: the look-ups for a held flow must not wait for it."
+    trap_seconds: int = 30
+    """After the daemon has died, undecided flows are stopped for so long yet. Then they go in clear, unless to
+    never_clear: they are reached as if there were no daemon."""
+    keys_last: int = 0
+    "Seconds, at most; 0 for ever. What may go in clear does when the keys of a dead daemon's tunnel have ended."
     icmp_on_deny: bool = False
     "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
     icmp_rules: tuple[tuple[Network, bool], ...] = ()
@@ -42,3 +50,13 @@ class PlaneConfig:
     "Datagrams held at most, first and last of all pairs together; what comes above is lost."
     mark: int = 0x0400_0000
     "A bit of the packet mark: set on datagrams of this host that are not, or no longer, to be held."
+
+    def ends(self, flow: Flow) -> int:
+        """Seconds that the policies of an encrypted flow stand, unless they are put again; 0 for ever.
+
+        A living daemon puts them with all new keys; a dead one's keys end, and the flow is on its own.
+        """
+        lines = [(network, True) for network in self.never_clear] + [(network, False) for network in self.spared]
+        fitting = [(network.prefixlen, never) for network, never in lines if flow.destination in network]
+        never_clear = bool(fitting) and max(fitting)[1]
+        return 0 if never_clear or not self.keys_last or isinstance(flow, Subnets) else self.keys_last + GRACE

@@ -37,9 +37,11 @@ peer may move. The reqid, which is the flow's own, is what ties it to the flow's
 class SaJobs:
     """What is done to the SAs of a flow. `put` is for what adds to the kernel: it raises PlaneError once we stop."""
 
-    def __init__(self, request: Ask, put: Ask) -> None:
+    def __init__(self, request: Ask, put: Ask, ends: Callable[[Flow], int] = lambda flow: 0) -> None:
+        """`ends`: see PlaneConfig."""
         self._request = request
         self._put = put
+        self._ends = ends
 
     @inlineCallbacks
     def add(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
@@ -63,8 +65,9 @@ class SaJobs:
             raise
 
     def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
-        for policy in ingress_policies(entry.flow, template):
-            if entry.ingress.get(policy.direction) != template:
+        ends = self._ends(entry.flow)
+        for policy in ingress_policies(entry.flow, template, ends):
+            if ends or entry.ingress.get(policy.direction) != template:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
                 entry.ingress = {**entry.ingress, policy.direction: template}
 
@@ -87,7 +90,8 @@ class SaJobs:
             entry.outbound |= {(sa.spi, sa.destination)}
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
-            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now)))
+            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now,
+                                                   self._ends(entry.flow))))
             entry.template = now
         yield self._request(delete_sa(*former))
         entry.outbound -= {former}

@@ -31,7 +31,7 @@ from oesvc.kernel.constants import (
     Direction,
     Priority,
 )
-from oesvc.kernel.exemptions import remaining_policies, standing_policies
+from oesvc.kernel.exemptions import remaining_policies, standing_policies, traps
 from oesvc.kernel.flows import FlowEntry, FlowTable
 from oesvc.kernel.hold import Datagram, HoldTable
 from oesvc.kernel.netlink import Message, NetlinkSocket, Request
@@ -54,8 +54,10 @@ from oesvc.kernel.spd import (
     put_policy,
     read_policies,
 )
-from oesvc.kernel.standing import CORE, SETTINGS, replace_policies, revise_policies, set_kernel, warm_up
+from oesvc.kernel.standing import CORE, SETTINGS, Traps, replace_policies, revise_policies, set_kernel, warm_up
 from oesvc.kernel.tcp import TcpConnections
+
+TRAP = Template(TRAP_REQID, None)
 
 
 class LinuxForwardingPlane:
@@ -85,7 +87,8 @@ class LinuxForwardingPlane:
         self._open: list[NetlinkSocket | PacketQueue | FlowSets | TcpConnections] = []
         self._settings: dict[str, int] = {}
         self._turn = DeferredLock()
-        self._sas = SaJobs(self._request, self._put)
+        self._traps = Traps(reactor, self._turn, config.trap_seconds)
+        self._sas = SaJobs(self._request, self._put, lambda flow: self._config.ends(flow))
 
     # Starting and stopping
 
@@ -107,7 +110,7 @@ class LinuxForwardingPlane:
             raise
         try:
             self._settings = set_kernel(SETTINGS, self._core)
-            yield replace_policies(self._xfrm, standing_policies(self._config, Template(TRAP_REQID, None)))
+            left = yield replace_policies(self._xfrm, standing_policies(self._config, TRAP))
             yield self._sets.load(ruleset(self._config))
         except PlaneError:
             yield self._stop()
@@ -116,6 +119,9 @@ class LinuxForwardingPlane:
             return  # for the one who wants to stop it
         self._open.append(NetlinkSocket(self._reactor, NETLINK_NETFILTER, self._ruleset_changed, (NFNLGRP_NFTABLES,)))
         self._listener = listener
+        if left.of_a_crash:
+            self._log.warn("the run before was not ended in order; it left {left}", left=left)
+        self._traps.keep(lambda: traps(self._config, TRAP), self._xfrm)
         for flow in self._holds.flows():
             listener.acquired(flow)
 
@@ -151,6 +157,7 @@ class LinuxForwardingPlane:
         self._listener = None
         if not self._open:
             return
+        self._traps.let_go()
         try:
             yield replace_policies(self._xfrm, remaining_policies(self._config))
             set_kernel(self._settings, self._core)
@@ -171,7 +178,7 @@ class LinuxForwardingPlane:
     @inlineCallbacks
     def _reconfigure(self, config: PlaneConfig) -> Job:
         if self._listener is not None:
-            trap, before = Template(TRAP_REQID, None), self._config
+            trap, before = TRAP, self._config
             yield revise_policies(self._xfrm, standing_policies(before, trap), standing_policies(config, trap),
                                   lambda: self._sets.load(revised_ruleset(config)))
             self._config = config
@@ -251,7 +258,9 @@ class LinuxForwardingPlane:
         configured = event.priority in CONFIGURED_PRIORITIES
         missed = policy is None and (configured or event.priority == Priority.TRAP)
         bereft = policy is ForwardingPolicy.ENCRYPT and (configured or event.priority == Priority.FLOW)
-        if entry is not None and bereft and entry.outbound:
+        if policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.TRAP and self._config.ends(event.flow):
+            self._flows.run(event.flow, self._look_for_policy, listener).addErrback(self._not_held, event.flow)
+        elif entry is not None and bereft and entry.outbound:
             self._flows.run(event.flow, self._look_for_sas, listener).addErrback(self._not_held, event.flow)
         elif (missed or bereft) and self._holds.ask(event.flow, self._reactor.seconds()):
             if bereft:
@@ -270,6 +279,13 @@ class LinuxForwardingPlane:
             if not entry.outbound and entry.policy is ForwardingPolicy.ENCRYPT:
                 self._back_to_hold(entry.flow)
         listener.sa_expired(entry.flow, event.spi, event.hard)
+
+    @inlineCallbacks
+    def _look_for_policy(self, entry: FlowEntry, listener: PlaneListener) -> Job:
+        """Its life is over, against all expectation, and ours is not; or a trap was met before there was one."""
+        if not (yield self._xfrm.request(get_policy(Direction.OUT, Selector.of_flow(entry.flow)))):
+            yield self._withdraw(entry)
+            listener.acquired(entry.flow)
 
     @inlineCallbacks
     def _look_for_sas(self, entry: FlowEntry, listener: PlaneListener) -> Job:
@@ -304,13 +320,13 @@ class LinuxForwardingPlane:
 
     @inlineCallbacks
     def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> Job:
-        template = None
+        template, ends = None, 0
         if policy is ForwardingPolicy.ENCRYPT:
             if gateways is None:
                 raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
-            template = Template(entry.reqid, gateways)
-        if (entry.policy, entry.template) != (policy, template):
-            outbound = flow_policy(entry.flow, ACTIONS[policy], template)
+            template, ends = Template(entry.reqid, gateways), self._config.ends(entry.flow)
+        if ends or (entry.policy, entry.template) != (policy, template):
+            outbound = flow_policy(entry.flow, ACTIONS[policy], template, ends)
             yield self._put((put_policy if entry.outbound_policy else create_policy)(outbound))
             entry.outbound_policy = True
             yield self._sets.change(entry.flow, entry.policy, policy)

@@ -102,6 +102,8 @@ class Policy:
     priority: int
     action: int = XFRM_POLICY_ALLOW
     template: Template | None = None
+    lives: int = 0
+    "Seconds after which the kernel removes it, unless it is put again (0: never)."
 
 
 def address(family: int, octets: bytes) -> Address:
@@ -113,7 +115,7 @@ def policy_fields(policy: Policy) -> dict[str, Any]:
     """struct xfrm_userpolicy_info."""
     return policy.selector.fields() | {
         "soft_byte_limit": XFRM_INF, "hard_byte_limit": XFRM_INF, "soft_packet_limit": XFRM_INF,
-        "hard_packet_limit": XFRM_INF,
+        "hard_packet_limit": XFRM_INF, "hard_add_expires_seconds": policy.lives,
         "priority": policy.priority, "dir": policy.direction, "action": policy.action}
 
 
@@ -178,12 +180,12 @@ def flow_priority(flow: Flow) -> int:
     return Priority.CONFIGURED + LONGEST - flow.destination_length if isinstance(flow, Subnets) else Priority.FLOW
 
 
-def flow_policy(flow: Flow, action: int, template: Template | None) -> Policy:
+def flow_policy(flow: Flow, action: int, template: Template | None, lives: int = 0) -> Policy:
     """The outbound policy of one flow (RFC 4322 sections 3.1.3 to 3.1.5)."""
-    return Policy(Direction.OUT, Selector.of_flow(flow), flow_priority(flow), action, template)
+    return Policy(Direction.OUT, Selector.of_flow(flow), flow_priority(flow), action, template, lives)
 
 
-def ingress_policies(flow: Flow, template: Template) -> list[Policy]:
+def ingress_policies(flow: Flow, template: Template, lives: int = 0) -> list[Policy]:
     """What answers the flow must come out of its own tunnel (RFC 4322 section 12.1)."""
     selector = Selector.of_flow(flow.reversed())
-    return [Policy(direction, selector, flow_priority(flow), template=template) for direction in INGRESS]
+    return [Policy(direction, selector, flow_priority(flow), template=template, lives=lives) for direction in INGRESS]

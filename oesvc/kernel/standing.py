@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from oesvc.interfaces import PlaneError
@@ -21,6 +22,7 @@ from oesvc.kernel.constants import (
     Direction,
     Priority,
 )
+from oesvc.kernel.leftover import leftover
 from oesvc.kernel.netlink import NetlinkSocket, Request
 from oesvc.kernel.sad import WARM_UP, add_sa, delete_sa, list_sas
 from oesvc.kernel.spd import Policy, Selector, address, delete_policy, list_policies, put_policy, read_policies
@@ -32,6 +34,9 @@ SETTINGS = {"xfrm_larval_drop": 1, "xfrm_acq_expires": ACQUIRE_EXPIRES}
 
 AT_ONCE = 64
 "Requests in one datagram to the kernel."
+
+ARMINGS = 3
+"Times that the traps are put within their life."
 
 PolicyKey = tuple[int, Selector]
 "What tells one policy from another: not its priority."
@@ -81,16 +86,18 @@ def warm_up(xfrm: NetlinkSocket) -> Job:
 
 @inlineCallbacks
 def replace_policies(xfrm: NetlinkSocket, wanted: Iterable[Policy]) -> Job:
-    """Make `wanted` our only policies, first putting and then deleting; then delete all our SAs.
+    """Make `wanted` our only policies, first putting and then deleting; then delete all our SAs. Fires with a Leftover.
 
     Policies of others stay: where one has the selector of a wanted one, it is that one which counts. Only a trap
     and a configured tunnel cannot give way, for then datagrams would pass them: PlaneError.
     """
-    ours, others = yield from known_policies(xfrm)
+    before = yield from read_spd(xfrm)
+    ours, others = known_policies(before)
     put = beside(others, wanted)
     yield from in_parts(xfrm, [put_policy(policy) for policy in put.values()])
     yield from delete_policies(xfrm, ours - put.keys())
     yield from delete_our_sas(xfrm)
+    return leftover(before)
 
 
 @inlineCallbacks
@@ -100,7 +107,7 @@ def revise_policies(xfrm: NetlinkSocket, before: Iterable[Policy], wanted: Itera
 
     New traps come before the hooks hear of their sources, old ones go after them.
     """
-    ours, others = yield from known_policies(xfrm)
+    ours, others = known_policies((yield from read_spd(xfrm)))
     put = beside(others, wanted)
     former: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in before}
     yield from in_parts(xfrm, [put_policy(policy) for key, policy in put.items() if former.get(key) != policy])
@@ -108,11 +115,15 @@ def revise_policies(xfrm: NetlinkSocket, before: Iterable[Policy], wanted: Itera
     yield from delete_policies(xfrm, ours & former.keys() - put.keys())
 
 
-def known_policies(xfrm: NetlinkSocket) -> Generator[Deferred[Any], Any, tuple[set[PolicyKey], set[PolicyKey]]]:
+def read_spd(xfrm: NetlinkSocket) -> Generator[Deferred[Any], Any, list[Any]]:
+    return list(read_policies((yield xfrm.request(list_policies()))))
+
+
+def known_policies(spd: Iterable[Any]) -> tuple[set[PolicyKey], set[PolicyKey]]:
     """What is in the SPD: ours, and others'."""
     ours: set[PolicyKey] = set()
     others: set[PolicyKey] = set()
-    for message in read_policies((yield xfrm.request(list_policies()))):
+    for message in spd:
         known = ours if message["priority"] in OUR_PRIORITIES else others
         known.add((message["dir"], Selector.read(message)))
     return ours, others
@@ -122,7 +133,7 @@ def beside(others: set[PolicyKey], wanted: Iterable[Policy]) -> dict[PolicyKey, 
     """Those that others leave room for. Raises PlaneError where a trap finds none."""
     put: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in wanted}
     for key in put.keys() & others:
-        if put[key].priority >= Priority.TRAP or put[key].priority in CONFIGURED_PRIORITIES:
+        if put[key].priority == Priority.TRAP or put[key].priority in CONFIGURED_PRIORITIES:
             raise PlaneError(f"the policy for {key[1]} is already there, of another program; remove that one")
         del put[key]
     return put
@@ -130,6 +141,33 @@ def beside(others: set[PolicyKey], wanted: Iterable[Policy]) -> dict[PolicyKey, 
 
 def delete_policies(xfrm: NetlinkSocket, keys: Iterable[PolicyKey]) -> Job:
     yield from in_parts(xfrm, [delete_policy(Direction(direction), selector) for direction, selector in keys])
+
+
+class Traps:
+    """Puts the traps again before the kernel removes them, as it does when we are dead and nobody can decide."""
+
+    def __init__(self, reactor: Any, turn: DeferredLock, seconds: int) -> None:
+        """Each lives for so many seconds. `turn` is of all who change what stands."""
+        self._turn, self._spacing = turn, seconds / ARMINGS
+        self._keeping = LoopingCall(self._put)
+        self._keeping.clock = reactor
+
+    def keep(self, traps: Callable[[], list[Policy]], xfrm: NetlinkSocket) -> None:
+        self._traps, self._xfrm = traps, xfrm
+        self._keeping.start(self._spacing, now=False)
+
+    def let_go(self) -> None:
+        if self._keeping.running:
+            self._keeping.stop()
+
+    def _put(self) -> "Deferred[None]":
+        return self._turn.run(self._put_all).addErrback(lambda failure: log.error(
+            "what passes the hooks undecided may go in clear: {why}", why=failure.getErrorMessage()))
+
+    @inlineCallbacks
+    def _put_all(self) -> Job:
+        if self._keeping.running:
+            yield from in_parts(self._xfrm, [put_policy(policy) for policy in self._traps()])
 
 
 def delete_our_sas(xfrm: NetlinkSocket) -> Job:

@@ -74,6 +74,13 @@ def look_up_alone(file: Path, questions: Sequence[dict[str, Any]]) -> list[dict[
         raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
 
 
+def what_is_left() -> str:
+    """What the kernel does without a daemon, in one line; nothing where we may not ask it."""
+    done = subprocess.run([sys.executable, "-m", "oesvc.operator.left"], stdout=subprocess.PIPE, text=True, check=False,
+                          stderr=subprocess.DEVNULL)
+    return done.stdout.strip()
+
+
 def answer_in(reply: dict[str, Any]) -> dict[str, Any]:
     """What a line of the control socket holds. Raises CommandError."""
     if "error" in reply:

@@ -13,7 +13,7 @@ from typing import Any
 from oesvc import config
 from oesvc.operator import colours, svg, text
 from oesvc.operator.arguments import address
-from oesvc.operator.client import ANSWER_WITHIN, DONE, REFUSED, ask, follow
+from oesvc.operator.client import ANSWER_WITHIN, DONE, REFUSED, NoDaemonError, ask, follow, what_is_left
 
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
 PROBE_WITHIN = 90.0
@@ -68,7 +68,11 @@ def _answered(command: str, as_text: AsText) -> Callable[[Namespace], int]:
         if "source" in options:
             question |= {"source": str(options.source), "destination": str(options.destination)}
         while True:
-            answer = ask(control(options), question)
+            try:
+                answer = ask(control(options), question)
+            except NoDaemonError as error:
+                left = what_is_left() if command == "status" else ""
+                raise NoDaemonError(f"{error}\n{left}".rstrip()) from None
             if getattr(options, "watch", None) and sys.stdout.isatty():
                 print(CLEAR_SCREEN, end="")
             if getattr(options, "svg", False):

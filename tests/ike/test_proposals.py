@@ -102,10 +102,10 @@ def test_nothing_weaker_than_triple_des_can_even_be_configured():
     assert not RFC4322.accepts_esp(EspTransform(Encryption.DES3_CBC, 192, None))
 
 
-@pytest.mark.conformance("C-4.6.1-10")
+@pytest.mark.conformance("C-4.6.1-10", "C-1.3-01")
 @pytest.mark.parametrize("method", [AuthenticationMethod.PRE_SHARED_KEY, AuthenticationMethod.RSA_ENCRYPTION,
-                                    64221, 65001, 65005], ids=str)
-def test_pre_shared_keys_hybrid_and_xauth_are_refused_with_the_reason(method):
+                                    0, 64221, 65001, 65005], ids=str)
+def test_pre_shared_keys_hybrid_xauth_and_nothing_at_all_are_refused_with_the_reason(method):
     pair = Pair()
     forged = first_message(pair, set_attribute(A.AUTHENTICATION, method))
     deliver(pair, pair.a, forged)

@@ -9,14 +9,16 @@ import pytest
 
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.ports import Ports
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel import ruleset
 from oesvc.kernel.constants import XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, Direction, Priority
-from oesvc.kernel.exemptions import LONGEST, remaining_policies, standing_policies
+from oesvc.kernel.exemptions import LONGEST, remaining_policies, standing_policies, traps
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import Policy, Selector, Template
 from oesvc.kernel.standing import set_kernel
 
 TRAP = Template(0xE0000000, None)
+CLOSE = (ip_network("0.0.0.0/1"),)
 CONFIG = PlaneConfig(clients=(ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")),
                      own=(ip_address("192.1.1.4"),), inside=("lan0", "lan1"),
                      never_clear=(ip_network("203.0.113.0/24"),),
@@ -114,7 +116,7 @@ def test_from_an_address_that_is_no_source_nothing_goes_where_clear_text_must_no
 def test_after_a_stop_only_what_may_never_go_in_clear_is_blocked_and_the_lan_is_spared() -> None:
     left = remaining_policies(PlaneConfig(clients=CONFIG.clients, own=CONFIG.own,
                                           never_clear=(ip_network("0.0.0.0/0"),)))
-    last = Priority.TRAP + LONGEST
+    last = Priority.REMAINS + LONGEST
     assert verdict(left, "192.1.0.65", "203.0.113.9") == (last, XFRM_POLICY_BLOCK)
     assert verdict(left, "192.1.1.4", "203.0.113.9", 1, 3) == (last, XFRM_POLICY_BLOCK)
     assert verdict(left, "192.1.1.4", "192.1.0.65") == (Priority.EXEMPT, XFRM_POLICY_ALLOW)
@@ -140,9 +142,41 @@ def test_a_configured_tunnel_wins_over_all_that_we_put_there() -> None:
     assert min(Priority) > 2_000_000
 
 
-def test_no_two_standing_policies_have_the_same_selector() -> None:
-    selectors: list[Selector] = [policy.selector for policy in standing_policies(CONFIG, TRAP)]
+PARANOID = PlaneConfig(clients=CONFIG.clients, own=CONFIG.own, spared=(ip_network("203.0.113.0/25"), *CLOSE),
+                       never_clear=(ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network("203.0.113.0/24")))
+"All by default, with two exceptions; one of them is half of the Internet."
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARANOID])
+def test_no_two_standing_policies_have_the_same_selector(config: PlaneConfig) -> None:
+    selectors: list[Selector] = [policy.selector for policy in standing_policies(config, TRAP)]
     assert len({*selectors}) == len(selectors)
+
+
+def test_putting_the_traps_again_touches_no_configured_tunnel_though_it_leads_everywhere() -> None:
+    everywhere = Subnets.between(CONFIG.clients[0], ip_network("0.0.0.0/0"))
+    config = replace(CONFIG, configured={everywhere: 0xF0000010})
+    again = {policy.selector for policy in traps(config, TRAP)}
+    assert Selector.of_flow(everywhere) not in again
+    caught = [policy for policy in standing_policies(config, TRAP) if policy.selector in again]
+    assert verdict(caught, "192.1.1.4", "198.51.100.1") == (Priority.TRAP, XFRM_POLICY_ALLOW)
+
+
+@pytest.mark.parametrize("config", [CONFIG, PARANOID])
+@pytest.mark.parametrize("destination", ["203.0.113.9", "203.0.113.129", "198.51.100.1", "9.9.9.9", "2001:db8:2::66"])
+def test_while_a_daemon_lives_the_traps_come_before_the_blocks_and_when_it_is_dead_these_decide_alone(
+        config: PlaneConfig, destination: str) -> None:
+    """It is the kernel that removes the traps (section 12: OE-paranoid never fails open, OE-permissive goes on)."""
+    source = "192.1.0.65" if "." in destination else "2001:db8:1::65"
+    standing = standing_policies(config, TRAP)
+    assert verdict(standing, source, destination) == (Priority.TRAP, XFRM_POLICY_ALLOW)
+    dead, stopped = [policy for policy in standing if not policy.lives], remaining_policies(config)
+    assert {policy.priority for policy in standing if policy.lives} == {Priority.TRAP}
+    assert verdict(dead, source, destination) == verdict(stopped, source, destination)
+    found = verdict(dead, source, destination)
+    blocked = (["203.0.113.9", "203.0.113.129"] if config is CONFIG
+               else ["203.0.113.129", "198.51.100.1", "2001:db8:2::66"])
+    assert (found is not None and found[1] == XFRM_POLICY_BLOCK) is (destination in blocked)
 
 
 def test_the_hooks_look_where_the_configuration_says() -> None:

@@ -14,13 +14,15 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
+from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import FLOW_REQIDS, Priority, XfrmMessage
+from oesvc.kernel.exemptions import traps
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import HEADER, Message, Request
 from oesvc.kernel.notifications import Acquire, SaExpired
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.sad import add_sa
-from oesvc.kernel.service import LinuxForwardingPlane
+from oesvc.kernel.service import TRAP, LinuxForwardingPlane
 from oesvc.kernel.spd import Selector
 from oesvc.kernel.standing import SETTINGS
 
@@ -512,6 +514,63 @@ def test_a_plane_that_is_to_stop_while_it_starts_stops_when_it_stands(tmp_path) 
     assert said.index("load the rules") < said.index("delete the table") < said.index("close")
     assert {(tmp_path / name).read_text() for name in SETTINGS} == {"7\n"}
     assert plane._listener is None and plane._open == []
+
+
+def puts(plane: Plane) -> list[str]:
+    return [entry.partition(" for ")[0] for entry in plane.said() if entry.startswith("put a policy")]
+
+
+def test_policies_of_a_flow_that_may_go_in_clear_are_put_again_with_all_new_keys_to_end_with_the_last() -> None:
+    plane = Plane(PlaneConfig(keys_last=600))
+    for _ in range(2):
+        plane.add_sas(FLOW, [INBOUND, OUTBOUND])
+        plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+        assert puts(plane) == ["put a policy (fwd, protect)", "put a policy (in, protect)",
+                               "put a policy (out, protect)"]
+    never = Plane(PlaneConfig(keys_last=600, never_clear=(ip_network("192.2.0.0/24"),)))
+    for number in (3, 0):
+        never.add_sas(FLOW, [INBOUND, OUTBOUND])
+        never.install_policy(FLOW, ENCRYPT, GATEWAYS)
+        assert len(puts(never)) == number
+
+
+@pytest.mark.parametrize(("destination", "ends"), [
+    ("203.0.113.1", 610), ("203.0.113.129", 0), ("203.0.113.200", 610), ("2001:db8::1", 0)])
+def test_what_must_never_go_in_clear_has_policies_without_end(destination: str, ends: int) -> None:
+    config = PlaneConfig(keys_last=600, never_clear=(ip_network("203.0.113.128/25"), ip_network("::/0")),
+                         spared=(ip_network("203.0.113.192/26"),))
+    source = "2001:db8::2" if ":" in destination else "192.0.2.1"
+    assert config.ends(Flow(ip_address(source), ip_address(destination))) == ends
+    assert config.ends(Subnets.between(ip_network(source), ip_network(destination))) == 0
+    assert PlaneConfig().ends(FLOW) == 0
+
+
+def test_an_encrypted_flow_whose_policy_has_ended_meets_the_trap_and_is_held_until_it_has_one_again() -> None:
+    plane = Plane(PlaneConfig(keys_last=600))
+    plane.add_sas(FLOW, [INBOUND, OUTBOUND])
+    plane.install_policy(FLOW, ENCRYPT, GATEWAYS)
+    plane.said()
+    plane._event(Acquire(FLOW, Priority.TRAP))
+    assert plane.listener.heard == [("acquired", FLOW)]
+    assert plane.said()[1] == "known: ENCRYPT to None"
+
+
+def test_the_traps_are_put_again_before_they_end_until_the_plane_stops() -> None:
+    plane = Plane(PlaneConfig(own=(FLOW.source,), trap_seconds=30))
+    plane._open_sockets()
+    plane._traps.keep(lambda: traps(plane._config, TRAP), plane.kernel)
+    for _ in range(4):
+        plane.clock.advance(10.0)
+        assert plane.said() == [f"put a policy (out, protect) for {FLOW.source}/32 -> 0.0.0.0/0"]
+    plane.kernel.refuses = "protect"
+    plane.clock.advance(10.0)
+    plane.kernel.refuses = ""
+    plane.clock.advance(10.0)
+    assert len(plane.said()) == 2, "a refusal is not the end"
+    plane.stop()
+    plane.said()
+    plane.clock.advance(60.0)
+    assert plane.said() == []
 
 
 def test_stopping_what_never_started_does_nothing() -> None:

@@ -75,12 +75,15 @@ def test_killed_daemon_leaks_nothing_and_its_successor_tidies_up(brief_lab: Lab)
     with net.capture("internet") as tap:
         assert net["alice"].ping(FRANK, 2, wait=2) == 0
         assert net["alice"].ping(BOB, 2, wait=5) == 2
+        assert eventually(lambda: net["alice"].ping(CAROL, wait=2) == 1), "a new flow goes in clear, where it may"
+        assert net["alice"].ping(FRANK, 2, wait=2) == 0
         brief_lab.a.start()
         brief_lab.a.wait()
         assert net["alice"].ping(BOB, wait=60) == 1
         assert net["alice"].ping(FRANK, 2, wait=2) == 0
     assert clear(tap.end(), BOB, FRANK) == []
     assert len(net["sg-a"].sas()) == 2
+    assert "it left flows: " in brief_lab.a.log.read_text()
     assert eventually(lambda: len(net["sg-b"].sas()) == 2)
 
 

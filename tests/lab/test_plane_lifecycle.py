@@ -1,13 +1,16 @@
 """What the forwarding plane leaves in the kernel when it stops, when it is killed, and when it begins again."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from oesvc.kernel.constants import TRAP_REQID
 from tests.kernel.plane import A_TO_B, ALICE, BOB, CAROL, CONFIG_A, CONFIG_B, FRANK, SG_A, Plane
 from tests.lab.network import Network, address_of, stop
+from tests.lab.test_life_and_death import eventually
 
 pytestmark = pytest.mark.lab
 
@@ -48,7 +51,8 @@ def acquire_expires(net: Network, host: str) -> int:
 
 
 def test_what_a_killed_daemon_leaves_stays_closed_and_the_next_one_takes_it_out(net: Network) -> None:
-    first, second = Plane(net, net["sg-a"], CONFIG_A), Plane(net, net["sg-a"], CONFIG_A)
+    slow = {**CONFIG_A, "trap_seconds": 200}
+    first, second = Plane(net, net["sg-a"], slow), Plane(net, net["sg-a"], slow)
     first.launch()
     first.connect()
     first.order("start")
@@ -72,6 +76,29 @@ def test_what_a_killed_daemon_leaves_stays_closed_and_the_next_one_takes_it_out(
     stop(second.process)
 
 
+@pytest.mark.conformance("C-3.2-10", "C-3.1.4-01")
+def test_when_no_other_daemon_comes_flows_go_on_in_clear_when_undecided_or_without_keys_but_never_paranoid_ones(
+        net: Network) -> None:
+    alice, sg_a = net["alice"], net["sg-a"]
+    plane = Plane(net, sg_a, {**CONFIG_A, "trap_seconds": 4, "keys_last": 60})
+    plane.launch()
+    plane.connect()
+    plane.order("start")
+    for source in (ALICE, SG_A):
+        plane.order("key", flow=[source, BOB], seconds=60, **A_TO_B)
+    time.sleep(6)
+    assert any(str(TRAP_REQID) in policy for policy in policies(net)), "the living put their traps again"
+    with streams_never_clear(net, FRANK):
+        with streams_never_clear(net, BOB):
+            plane.kill()
+            assert eventually(lambda: alice.ping(CAROL, wait=1) == 1)
+            assert eventually(lambda: sg_a.ping(UNDECIDED, wait=1) == 1)
+        assert eventually(lambda: alice.ping(BOB, wait=1) == 1), "the keys have ended"
+        assert alice.ping(FRANK, wait=1) == 0
+    for command in (["ip", "xfrm", "policy", "flush"], ["ip", "xfrm", "state", "flush"], ["nft", "flush", "ruleset"]):
+        sg_a.run(command)
+
+
 def test_a_stopped_daemon_leaves_blocks_for_what_must_never_go_in_clear(net: Network) -> None:
     plane = Plane(net, net["sg-a"], CONFIG_A)
     plane.launch()
@@ -89,7 +116,7 @@ def test_a_stopped_daemon_leaves_blocks_for_what_must_never_go_in_clear(net: Net
             assert net["alice"].ping(CAROL) == 1
             assert net["sg-a"].ping("192.1.0.65") == 1, "the LAN is spared"
             plane.order("restart")
-            assert not [line for line in policies(net) if "action block" in line and "proto" not in line]
+            assert [line for line in policies(net) if str(TRAP_REQID) in line]
             plane.rule(CAROL, "PASS", 0.1)
             assert net["alice"].ping(CAROL) == 1
     plane.order("stop")
