@@ -7,15 +7,16 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from oesvc.operator.doctor.checks import answer, as_text
-from oesvc.operator.doctor.gather import gather
+from oesvc.operator.doctor.gather import KERNEL_PARTS, gather
 from tests.lab.conftest import Lab
 from tests.lab.gateway import Gateway
 from tests.lab.names import SPARE_BOBS
@@ -30,7 +31,8 @@ PATIENCE = 60.0
 _fresh = iter(SPARE_BOBS[60:])
 
 
-def examined(gateway: Gateway, client: str, **changes: str) -> list[str]:
+def examined(gateway: Gateway, client: str, kernel_parts: Mapping[str, str] = MappingProxyType({}),
+             **changes: str) -> list[str]:
     """What the doctor says on a gateway; `changes` are options of its configuration with other values."""
     file = gateway.folder / "oegw.conf"
     if changes:
@@ -39,7 +41,7 @@ def examined(gateway: Gateway, client: str, **changes: str) -> list[str]:
         file.write_text("\n".join(next((f"{option} = {value}" for option, value in changes.items()
                                         if line.startswith(f"{option} = ")), line) for line in lines))
     with gateway.host.entered():
-        return as_text(answer(gather(file, gateway.control, [ip_address(client)]))).splitlines()
+        return as_text(answer(gather(file, gateway.control, [ip_address(client)], kernel_parts))).splitlines()
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def setting(host: Host, name: str, value: str, usual: str) -> Iterator[None]:
 
 
 def test_nothing_is_wrong_with_the_gateways_of_the_lab(lab: Lab) -> None:
-    assert not [line for line in examined(lab.a, ALICE) if line.startswith("problem")]
+    assert not [line for line in examined(lab.a, ALICE, KERNEL_PARTS) if line.startswith("problem")]
 
 
 def test_doctor_names_what_is_broken_around_a_running_daemon(lab: Lab, tmp_path: Path) -> None:

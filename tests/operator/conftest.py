@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -19,18 +20,24 @@ def world():
 
 @pytest.fixture
 def served(world, tmp_path):
-    """A UNIX socket on which one question is answered by the daemon's protocol."""
+    """A UNIX socket on which questions are answered by the daemon's protocol, one client after the other."""
     path = tmp_path / "control"
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
     listening.listen()
 
     def serve():
-        client, _ = listening.accept()
-        with client, client.makefile("rwb") as stream:
-            stream.write(json.dumps(talk(world, stream.readline().rstrip())).encode() + b"\n")
+        with suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                with client, client.makefile("rwb") as stream:
+                    if line := stream.readline().rstrip():
+                        stream.write(json.dumps(talk(world, line)).encode() + b"\n")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     yield path
+    # Else the thread might accept from a socket that has the same number later.
+    listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
     listening.close()

@@ -1,8 +1,11 @@
 """The control socket and the `oegw` command, over a real UNIX socket."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -362,3 +365,34 @@ def test_colours_are_for_terminals_only(world, served, capsys):
     assert "\x1b[" in text.status(ask(world, command="status"), True)
     assert main.main(["status", "--control", str(served)]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_status_is_shown_again_and_again_until_it_is_interrupted(served):
+    watching = subprocess.Popen([sys.executable, "-m", "oesvc.operator.main", "status", "--watch", "0.1", "--control",
+                                 str(served)], stdout=subprocess.PIPE, text=True)
+    shown = [watching.stdout.readline() for _ in range(7)]
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(30) == 130
+    assert sum("runs" in line for line in shown) >= 2
+    watching.stdout.close()
+
+
+def test_monitor_writes_what_happens_until_the_daemon_ends(tmp_path, capsys):
+    told = {"schema": 1, "at": 0.0, "source": str(ALICE), "destination": str(BOB), "state": "keyed", "step": "",
+            "text": "keyed: a tunnel stands", "missed": 0}
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve():
+            client, _ = listening.accept()
+            with client:
+                client.recv(4096)
+                client.sendall((json.dumps({"answer": told}) + "\n").encode() * 2)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert main.main(["monitor", "--control", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count(f"{ALICE} -> {BOB}: keyed: a tunnel stands") == 2
+    assert "gave no answer" in shown.err

@@ -169,6 +169,22 @@ def test_browser_shows_the_whole_page_fetches_nothing_else_and_has_nothing_to_co
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and picture.stat().st_size > 20_000
 
 
+def test_report_of_a_running_daemon_has_its_tunnels_and_time_lines(served, world, tmp_path):
+    world.keyed()
+    written = {}
+    for options in ((), ("--no-redact",), ("--html",), ("--html", "--redact")):
+        output = tmp_path / f"report{len(written)}"
+        assert main.main(["report", *options, "--config", str(tmp_path / "none"), "--control", str(served), "-o",
+                          str(output)]) == 0
+        written[options] = output.read_text()
+    whole, redacted = json.loads(written["--no-redact",]), json.loads(written[()])
+    assert whole["daemon"] == redacted["daemon"] == "the daemon runs"
+    assert whole["peers"][0]["peer"] == str(SG_B) and len(whole["timelines"]) == 1 and len(whole["sas"]) == 2
+    assert redacted["peers"][0]["peer"].startswith("<ipv4 ") and str(SG_B) not in written[()]
+    assert "(5B)" in written["--html",] and str(SG_B) in written["--html",]
+    assert "(5B)" in written["--html", "--redact"] and str(SG_B) not in written["--html", "--redact"]
+
+
 def test_report_without_a_daemon_is_written_redacted(tmp_path, capsys):
     (tmp_path / "policies").mkdir()
     file = tmp_path / "oegw.conf"

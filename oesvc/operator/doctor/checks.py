@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "trust anchors": host_checks.anchors_fresh,
     "daemon": host_checks.daemon_runs,
     "firewall": firewall,
+    "ESP": host_checks.esp_answered,
     "sysctls": host_checks.sysctls,
     "MTU": host_checks.mtus,
     "resolvers": records_checks.resolvers,

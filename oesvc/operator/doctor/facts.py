@@ -39,6 +39,7 @@ class Daemon(Enum):
     ABSENT = "does not run"
     DEAD = "is dead, and its socket is still there"
     SILENT = "does not answer"
+    HIDDEN = "may not be asked by this user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class Facts:
     daemon: Daemon = Daemon.RUNS
     daemon_pid: int | None = None
     daemon_says: str = ""
+    sas: Sequence[Mapping[str, Any]] = ()
+    "As `oegw sas` tells them."
     holders: Sequence[PortHolder] = ()
     kernel: Mapping[str, str] = field(default_factory=dict)
     "Complaints of the kernel by what was tried in vain."

@@ -80,13 +80,15 @@ def gather(file: Path, control: Path | None = None, hosts: Sequence[Address] = (
 
 
 def with_files(facts: Facts, settings: Config) -> Facts:
-    facts = replace(facts, settings=settings, state_complaint=unwritable(settings.state_directory),
+    facts = replace(facts, settings=settings,
+                    state_complaint=unwritable(settings.state_directory) if facts.as_root else "",
                     addresses=settings.addresses or tuple(
                         own.address for own in outside_addresses(settings.clients, settings.inside) if own.lasting))
     try:
         facts = replace(facts, key=key_pair.public_key(key_pair.load(settings.private_key)))
     except key_pair.KeyPairError as error:
-        facts = replace(facts, key_complaint=str(error))
+        if facts.as_root:
+            facts = replace(facts, key_complaint=str(error))
     try:
         if settings.dns_mode is config.DnsMode.VALIDATE:
             read_anchors(settings.trust_anchors)
@@ -98,12 +100,12 @@ def with_files(facts: Facts, settings: Config) -> Facts:
 
 def with_daemon(facts: Facts, control: Path) -> Facts:
     try:
-        ask(control, {"command": "peers"})
-        return replace(facts, daemon=Daemon.RUNS, daemon_pid=pid_of_daemon(control))
+        sas = ask(control, {"command": "sas"})["sas"]
+        return replace(facts, daemon=Daemon.RUNS, daemon_pid=pid_of_daemon(control), sas=sas)
     except NoDaemonError:
         return replace(facts, daemon=Daemon.DEAD if control.is_socket() else Daemon.ABSENT)
     except CommandError as error:
-        return replace(facts, daemon=Daemon.SILENT, daemon_says=str(error))
+        return replace(facts, daemon=Daemon.SILENT if facts.as_root else Daemon.HIDDEN, daemon_says=str(error))
 
 
 def with_dns(facts: Facts, control: Path) -> Facts:

@@ -1,5 +1,6 @@
 """Checks of this host: configuration, key, files, ports, kernel, sysctls, interfaces, clock."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -18,6 +19,8 @@ UNITS = {"charon": "strongswan-starter strongswan", "charon-systemd": "strongswa
 IPV6_MTU = 1280
 ESP_OVERHEAD = 73
 "Octets at most that ESP in tunnel mode adds to an IPv4 datagram (AES-CBC with SHA-512), UDP encapsulation aside."
+ENOUGH_DATAGRAMS = 10
+"Without an answer to any of so many, traffic is seldom one-way by intention."
 ANCHORS_OLD = 30 * 86400
 "Seconds: RFC 5011's hold-down time; who has not looked for longer may miss a roll-over."
 
@@ -115,7 +118,7 @@ def kernel_parts(facts: Facts) -> Iterator[Finding]:
 
 def daemon_runs(facts: Facts) -> Iterator[Finding]:
     """After what keeps it from running."""
-    if facts.daemon is Daemon.RUNS:
+    if facts.daemon in (Daemon.RUNS, Daemon.HIDDEN):
         return
     control = facts.settings.control_socket if facts.settings else "its control socket"
     if facts.daemon is Daemon.ABSENT:
@@ -128,6 +131,23 @@ def daemon_runs(facts: Facts) -> Iterator[Finding]:
         what += f", but the records of {', '.join(published)} are published: peers that trust them cannot reach you"
     log = "; journalctl -u oegw says why it died" if facts.daemon is Daemon.DEAD else ""
     yield Finding(PROBLEM, what, f"systemctl restart oegw{log}" + ("; or take the records out" if published else ""))
+
+
+def esp_answered(facts: Facts) -> Iterator[Finding]:
+    """What goes out and never comes back: with one peer it may be all one-way traffic, with all peers hardly."""
+    carried: dict[str, Counter[str]] = {}
+    for sa in facts.sas:
+        peer = sa["to"] if sa["way"] == "out" else sa["from"]
+        carried.setdefault(peer, Counter())[sa["way"]] += sa["datagrams"] or 0
+    used = {peer: count for peer, count in carried.items() if count["out"] >= ENOUGH_DATAGRAMS}
+    silent = [peer for peer, count in used.items() if not count["in"]]
+    if silent:
+        all_of_them = len(silent) == len(used) > 1
+        yield Finding(PROBLEM if all_of_them else WARNING,
+                      f"ESP goes out to {', '.join(silent)} ({sum(used[peer]['out'] for peer in silent)} datagrams), "
+                      "and none comes back: something on the way may drop it",
+                      "let IP protocol 50 pass in both directions, in the firewall and at the provider; "
+                      "tcpdump -n esp shows what comes")
 
 
 def _published(facts: Facts) -> list[str]:

@@ -100,6 +100,27 @@ def test_private_client_is_named(tmp_path):
     assert "[gateway] clients: 192.168.7.0/24 is private" in first_line(private)
 
 
+def sas_with(peer, sent, received):
+    return [{"way": "out", "from": "192.1.1.4", "to": peer, "datagrams": sent},
+            {"way": "in", "from": peer, "to": "192.1.1.4", "datagrams": received}]
+
+
+@pytest.mark.parametrize("sas, severities", [
+    ([], []), (sas_with("192.0.2.5", 9, 0), []), (sas_with("192.0.2.5", 900, 1), []),
+    (sas_with("192.0.2.5", 10, 0), [Severity.WARNING]), (sas_with("192.0.2.5", None, None), []),
+    (sas_with("192.0.2.5", 10, 0) + sas_with("192.0.2.6", 90, 80), [Severity.WARNING]),
+    (sas_with("192.0.2.5", 10, 0) + sas_with("192.0.2.6", 90, 0), [Severity.PROBLEM])])
+def test_esp_that_is_never_answered_is_told(well, sas, severities):
+    found = [finding for _, finding in examine(replace(well, sas=sas))]
+    assert [finding.severity for finding in found] == severities
+    assert all("192.0.2.5" in finding.cause and "IP protocol 50" in finding.remedy for finding in found)
+
+
+def test_user_who_may_not_ask_the_daemon_is_told_so_and_nothing_worse(well):
+    ((_, finding),) = examine(replace(well, daemon=Daemon.HIDDEN, as_root=False, key=None))
+    assert "not run as root" in finding.cause
+
+
 def test_causes_come_before_what_they_lead_to(well):
     found = [name for name, _ in examine(replace(
         well, daemon=Daemon.ABSENT, synchronized=False, key_complaint="/x: no such file", dns_complaint="none"))]
