@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz simulate bench-dns bench-latency check-lab interop check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz simulate bench-dns bench-latency check-lab interop demo-deb check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -72,7 +72,13 @@ lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md
 conformance:  ## write docs/conformance.md anew from the marks on the tests
 	$(PYTHON) tools/conformance
 
-check-deb: deb  ## install, use, remove and purge that package, on overlays of this machine's files
+demo-deb: deb  ## from `apt install` of that package in two fresh bookworms to an encrypted ping between them
+	@tools/setup-lab debian kernel
+	@tools/clean-root host
+	@nice $(PYTHON) -m tests.lab.demo_deb prepare .cache/deb/oegw_*_all.deb
+	@tools/in-lab-kernel --time-limit 1500 --memory 4G $(PYTHON) -m tests.lab.demo_deb
+
+check-deb: deb  ## lint that package, build it in a clean bookworm, install, test, remove and purge it in a fresh one
 	@tools/try-package
 
 deb:  ## build the Debian package in .cache/deb

@@ -4,12 +4,10 @@
 a root folder for each site. `Site` boots such a root as a container in the network of one of the lab's hosts.
 """
 
-import json
 import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,13 +107,16 @@ class Site:
         self._mount()
         shutil.copy(anchor, self._root / "usr/share/dns/root.key")
 
-    def boot(self, limit: float = 180) -> None:
-        """Start systemd there, and wait until it takes commands."""
+    def begin(self) -> None:
+        """Start systemd there, without waiting."""
         self._container = subprocess.Popen(
             ["systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot", "--console=pipe",
              f"--network-namespace-path=/run/netns/{self.host.namespace}", "-D", str(self._root)],
             stdin=subprocess.DEVNULL, stdout=(self._net.folder / f"boot-{self.row.host}.log").open("ab"),
             stderr=subprocess.STDOUT, env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
+
+    def wait(self, limit: float = 240) -> None:
+        """Until all that it starts by itself has been started."""
         deadline = time.monotonic() + limit
         while not self._is_up():
             if time.monotonic() > deadline or self._container.poll() is not None:
@@ -177,8 +178,8 @@ class Site:
         return asked.stdout.strip() in ("running", "degraded")
 
 
-def _run(*command: Sequence[str] | str) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def mount_control_groups() -> None:
@@ -187,10 +188,3 @@ def mount_control_groups() -> None:
     if not folder.is_mount():
         _run("mount", "-t", "cgroup2", "cgroup2", str(folder))
 
-
-def write_steps(steps: dict[str, list[Step]], file: Path) -> None:
-    file.write_text(json.dumps({host: [vars(step) for step in typed] for host, typed in steps.items()}))
-
-
-def read_steps(file: Path) -> dict[str, list[Step]]:
-    return {host: [Step(**step) for step in typed] for host, typed in json.loads(file.read_text()).items()}
