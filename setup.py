@@ -31,6 +31,7 @@ setup(
     # ldns, the DNS library's own binding, is not on PyPI: Debian's python3-ldns.
     install_requires=["twisted>=22.4", "cryptography>=38", "pyopenssl>=23", "pyroute2>=0.7.2",
                       "service-identity>=18", "prometheus-client>=0.14", "dnspython>=2.3"],
+    extras_require={"manhole": ["twisted[conch]"]},
     entry_points={"console_scripts": ["oegw = oesvc.operator.main:run"]},
     zip_safe=False,
     classifiers=[

@@ -63,6 +63,8 @@ class Config:
     max_held: int
     "Datagrams."
     metrics: tuple[Address, int] | Path | None
+    manhole: tuple[Address, int] | Path | None
+    manhole_keys: Path
     "Where Prometheus may ask; None: nowhere."
     private_key: Path
     identity: Identity | None
@@ -135,6 +137,8 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "multi-homing"):    (read.one_of(Choice), "last-keyed"),
     ("gateway", "max-held"):        (read.between(int, 2, 1_000_000, ""), "20000"),
     ("gateway", "metrics"):         (read.optional(read.loopback), ""),
+    ("gateway", "manhole"):         (read.optional(read.loopback), ""),
+    ("gateway", "manhole-keys"):    (read.path, "/etc/oegw/manhole.keys"),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
     ("ike", "identity"):            (read.identity, ""),
     ("ike", "profile"):             (read.one_of(Profile), "modern"),
@@ -231,6 +235,8 @@ def load(file: Path) -> Config:
         multi_homing=values["gateway", "multi-homing"],
         max_held=values["gateway", "max-held"],
         metrics=values["gateway", "metrics"],
+        manhole=values["gateway", "manhole"],
+        manhole_keys=values["gateway", "manhole-keys"],
         private_key=values["ike", "private-key"],
         identity=values["ike", "identity"],
         profile=values["ike", "profile"],

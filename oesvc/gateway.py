@@ -18,6 +18,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
 
 from oesvc import __version__
 from oesvc.arithmetic import Arithmetic
@@ -91,7 +92,7 @@ class GatewayService(Service):
         self._watch: AddressWatch | None = None
         self._turn = DeferredLock()
         self._control: Any = None
-        self._metrics: Any = None
+        self._listening: list[Any] = []
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
                               random.SystemRandom().random)
@@ -135,6 +136,7 @@ class GatewayService(Service):
         self._anchors.start(self._resolver.fetch_keys, self._resolver.trust, self._reactor, time.time)
         self._listen_for_control()
         self._listen_for_metrics()
+        self._listen_for_manhole()
         self.log.info("oegw {version} guards {addresses} and {clients}", version=__version__,
                       addresses=_listed(self._own) or "no address yet",
                       clients=_listed(self._config.clients) or "no clients")
@@ -197,7 +199,11 @@ class GatewayService(Service):
 
     def _reconfigure(self, config: Config) -> "Deferred[None]":
         """Another policy is in force. Fails with PlaneError, and then it is not."""
-        return self._turn.run(lambda: self._put_in_force(config, self._own))
+        def answered(result: object) -> object:
+            self._manager.ready()
+            return result
+        self._manager.reloading()
+        return self._turn.run(lambda: self._put_in_force(config, self._own)).addBoth(answered)
 
     def _put_in_force(self, config: Config, own: tuple[Address, ...]) -> "Deferred[None]":
         def in_force(_: object) -> None:
@@ -254,17 +260,25 @@ class GatewayService(Service):
         return str(public_key(key))
 
     def _listen_for_metrics(self) -> None:
-        site = MetricsSite(Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds))
+        self._listen("metrics", self._config.metrics, lambda: MetricsSite(
+            Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds)))
+
+    def _listen_for_manhole(self) -> None:
+        # By its name, so that SSH is loaded only where it is wanted.
+        self._listen("manhole", self._config.manhole, lambda: namedAny("oesvc.operator.manhole.ManholeFactory")(
+            self.daemon, self._reactor.seconds, self._config.manhole_keys, self._config.state_directory))
+
+    def _listen(self, option: str, where: Path | tuple[Address, int] | None, make: Callable[[], Any]) -> None:
         try:
-            match self._config.metrics:
+            match where:
                 case Path() as path:
                     _remove_dead_socket(path)
-                    self._metrics = self._reactor.listenUNIX(str(path), site, mode=CONTROL_MODE)
+                    self._listening.append(self._reactor.listenUNIX(str(path), make(), mode=CONTROL_MODE))
                 case (address, port):
-                    self._metrics = self._reactor.listenTCP(port, site, interface=str(address))
-        except (CannotListenError, OSError) as error:
-            # What is not counted is encrypted all the same.
-            self.log.error("[gateway] metrics: {error}", error=error)
+                    self._listening.append(self._reactor.listenTCP(port, make(), interface=str(address)))
+        except (CannotListenError, OSError, ImportError, ValueError) as error:
+            # What is not counted or looked into is encrypted all the same.
+            self.log.error("[gateway] {option}: {error}", option=option, error=error)
 
     def stopService(self) -> "Deferred[None]":
         """Take leave of the peers, leave the kernel as it was but for what must never go in clear.
@@ -276,7 +290,7 @@ class GatewayService(Service):
         parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close, self._anchors.close,
                  *(part.close for part in (*self._icmp.values(), self._watch) if part),
                  *(port.transport.stopListening for port in self._ports.values()),
-                 *(port.stopListening for port in (self._control, self._metrics) if port),
+                 *(port.stopListening for port in (self._control, *self._listening) if port),
                  self._resolver.close, self._plane.stop]
         stopped = DeferredList([maybeDeferred(stop).addErrback(self._not_stopped) for stop in parts])
         return stopped.addCallback(lambda _: self._arithmetic.stop())

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +36,10 @@ class ServiceManager:
         if self._period and not self._pulse.running:
             self._pulse.start(self._period / 2).addErrback(
                 lambda failure: self._log.failure("the watchdog's pulse", failure=failure))
+
+    def reloading(self) -> None:
+        """The configuration is read anew; `ready` ends that."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reading the policy anew")
 
     def failed(self, why: str) -> None:
         """It will not come up: `systemctl status` says why."""

@@ -22,7 +22,7 @@ FORBIDDEN_IN_CORE = {"twisted", "pyroute2", "ldns", "socket", "time", "asyncio",
 
 ONLY_IN = {"ldns": {"dns/ldns_binding.py"}, "pyroute2": {"kernel"}, "twisted.internet.reactor": {"tap.py"},
            "prometheus_client": {"operator/metrics.py"}, "twisted.web": {"operator/metrics.py"},
-           "dns": {"keys/zone_data.py"}}
+           "dns": {"keys/zone_data.py"}, "twisted.conch": {"operator/manhole.py"}}
 "Packages that only these files or folders may import."
 
 

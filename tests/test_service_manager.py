@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 import pytest
 from twisted.internet.task import Clock
@@ -51,6 +52,16 @@ def test_the_watchdog_is_told_twice_in_its_period_until_the_service_stops(hear):
     manager.stopping()
     clock.advance(60)
     assert hear() == [["STOPPING=1", "STATUS=taking leave of the peers"]]
+
+
+def test_a_reload_is_told_with_the_time_of_its_beginning(hear):
+    manager = ServiceManager({"NOTIFY_SOCKET": hear.name}, Clock(), lambda: "3 flows")
+    before = time.monotonic_ns() // 1000
+    manager.reloading()
+    manager.ready()
+    (reloading, began, _), (ready, _) = hear()
+    assert (reloading, ready) == ("RELOADING=1", "READY=1")
+    assert before <= int(began.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
 def test_the_watchdog_of_another_process_is_not_ours(hear):
