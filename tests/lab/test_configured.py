@@ -1,4 +1,4 @@
-"""Configured tunnels, for subnets: never in clear, whatever becomes of the daemons, and with a peer of other people's."""
+"""Configured tunnels, for subnets: never in clear, whatever becomes of the daemons; and with other people's peer."""
 
 import json
 from collections.abc import Iterator
