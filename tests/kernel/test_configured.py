@@ -58,9 +58,8 @@ def test_its_policies_stand_before_there_is_a_tunnel_and_after_the_daemon_has_st
     running, stopped = standing_policies(CONFIG, TRAP), remaining_policies(CONFIG)
     priority, action = verdict(running, ALICE, BOB)
     assert priority in CONFIGURED_PRIORITIES and action == XFRM_POLICY_ALLOW
-    (out,) = (policy for policy in running if policy.selector == Selector(HERE, THERE)
-              and policy.direction is Direction.OUT)
-    assert out.template == Template(REQID, None)
+    out = {policy.selector: policy for policy in running if policy.direction is Direction.OUT}
+    assert out[Selector(HERE, THERE)].template == Template(REQID, None)
     assert verdict(stopped, ALICE, BOB) == (priority, XFRM_POLICY_BLOCK)
     blocked = {(way, f"{THERE} -> {HERE}", XFRM_POLICY_BLOCK) for way in (Direction.IN, Direction.FWD)}
     assert ingress(running) == ingress(stopped) == blocked
