@@ -36,10 +36,10 @@ class Exits:
 
     def outbound(self, gateway: str) -> int:
         """Octets that SG-B has sent to TWO_EXITS by this gateway."""
-        return sum(self.net["sg-b"].sas(f"src {SG_B} dst {gateway}\n").values())
+        return sum(self.net["sg-b"].sas(f"{SG_B} dst {gateway}\n").values())
 
     def inbound(self, gateway: str) -> int:
-        return sum(self.net["sg-b"].sas(f"src {gateway} dst {SG_B}\n").values())
+        return sum(self.net["sg-b"].sas(f"{gateway} dst {SG_B}\n").values())
 
 
 @pytest.fixture(scope="module")
