@@ -124,7 +124,8 @@ class Process:
         self.gateway, self.random = gateway, random
         self.clock = OwnedClock(world.clock)
         self.begun = world.clock.seconds()
-        self.plane = SimulatedPlane(gateway.kernel, self.clock, random, self._decided, self._held, self._changed)
+        self.plane = SimulatedPlane(gateway.kernel, self.clock, random, self._decided, self._held, self._changed,
+                                    lambda ends, spi: self.daemon.recovery.unknown_spi(ends, spi))
         self.engine = IkeEngine(gateway.config, random.randbytes)
         self.daemon = gateway.build(self)
 

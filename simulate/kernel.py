@@ -128,6 +128,8 @@ class Kernel:
         installed = self.inbound.get(sa.spi)
         if installed is None or installed.sa.encryption_key != sa.encryption_key or ingress is None:
             self.drops["ESP by no SA"] += 1
+            if installed is None and self.plane:
+                self.plane.unknown_spi(Flow(sa.source, sa.destination), sa.spi)
             return False
         ingress.used = self._unix_time()
         return True

@@ -20,6 +20,9 @@ DECISION = 26.0 + 8.0 * 8
 name delegates to itself), the keying time of each of up to eight gateways, and what the kernel may take."""
 LOOSE_ENDS = 60.0
 "Seconds in which a tunnel that no connection uses is deleted: the grace time, three tries of 10 s, and some slowness."
+BEREFT = 120.0
+"""Seconds in which a gateway finds out that a peer has lost its SAs: the silence before DPD asks, five questions, and
+the look at each gateway in its turn."""
 SWEEP_EVERY = 25
 "Events between two looks at everything that some gateway has."
 
@@ -146,7 +149,22 @@ class Laws:
         for connection in list(daemon.connections):
             self._check_progress(process, connection, now)
         self._check_tunnels(process)
+        self._check_other_ends(process)
         self._check_bounds(process)
+
+    def _check_other_ends(self, process: "Process") -> None:
+        """Whoever is sent to can read it, but for the time in which a peer is found to be dead or to have forgotten."""
+        self.checked["both ends have the same SAs"] += 1
+        world, gateway = self._world, process.gateway
+        for flow, sas in gateway.kernel.outbound.items():
+            sa = next(reversed(sas.values())).sa
+            peer = world.by_address.get(sa.destination)
+            if peer is None or peer.process is None or world.network.is_cut(gateway.address, peer.address) \
+                    or sa.spi in peer.kernel.inbound:
+                self._passed(process, "other end", sa.spi)
+            else:
+                self._lasts(process, "other end", sa.spi, BEREFT, f"it is sent by {sa.spi:#010x}, which {peer} has not",
+                            flow)
 
     def _check_progress(self, process: "Process", connection: Connection, now: float) -> None:
         """No connection waits for ever: its lifespan ends, or what it has begun does."""

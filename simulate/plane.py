@@ -43,8 +43,13 @@ class SimulatedPlane:
 
     def __init__(self, kernel: Kernel, clock: OwnedClock, random: Random,
                  decided: Callable[[Flow, ForwardingPolicy, float], None],
-                 held: Callable[[Flow], None], changed: Callable[[Flow], None]) -> None:
-        """`held` and `decided` are told of the beginning and the end of each hold, `changed` of all else."""
+                 held: Callable[[Flow], None], changed: Callable[[Flow], None],
+                 unknown_spi: Callable[[Flow, int], None]) -> None:
+        """`held` and `decided` are told of the beginning and the end of each hold, `changed` of all else.
+
+        `unknown_spi` is told of ESP that no SA is there for: between which gateways, and its SPI.
+        """
+        self.unknown_spi = unknown_spi
         self.kernel, self._clock, self._random = kernel, clock, random
         self._decided, self._held, self._changed = decided, held, changed
         self._listener: PlaneListener | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from oesvc.ipsec.flow import Flow
-from simulate.clock import HeapClock
+from simulate.clock import Call, HeapClock
 from simulate.kernel import Packet
 
 AGAIN = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -45,19 +45,22 @@ class Stream:
         self._ends = min(clock.seconds() + habit.lasts, world_ends)
         self._unanswered = 0
         self._silent_since: float | None = None
+        "When the first datagram was sent that is not answered yet."
+        self._next: Call
         self._send()
 
     def _send(self) -> None:
         now = self._clock.seconds()
         if now > self._ends:
             return
-        if self._silent_since is None and not self._habit.one_way:
-            self._silent_since = now
+        wait = self._habit.spacing
+        if not self._habit.one_way:
+            if self._silent_since is None:
+                self._silent_since, self._unanswered = now, 0
+            wait = min(AGAIN[min(self._unanswered, len(AGAIN) - 1)], wait)
+            self._unanswered += 1
+        self._next = self._clock.callLater(wait, self._send)
         self._world.leave_host(Packet(self.flow, self._came_there))
-        again = AGAIN[self._unanswered] if self._unanswered < len(AGAIN) else self._habit.spacing
-        wait = self._habit.spacing if self._habit.one_way else min(again, self._habit.spacing)
-        self._unanswered += 1
-        self._clock.callLater(wait, self._send)
 
     def _came_there(self, packet: Packet) -> None:
         """The other host has it, and answers."""
@@ -67,8 +70,9 @@ class Stream:
     def _answered(self, packet: Packet) -> None:
         if self._silent_since is not None:
             self._world.answered_after(self.flow, self._clock.seconds() - self._silent_since)
-        self._silent_since = None
-        self._unanswered = len(AGAIN)
+            self._silent_since = None
+            self._next.cancel()
+            self._next = self._clock.callLater(self._habit.spacing, self._send)
 
 
 class Streets:

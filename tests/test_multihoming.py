@@ -143,6 +143,7 @@ def test_spare_tunnel_whose_gateway_is_gone_is_forgotten():
     assert len(trio.b.daemon.tunnels) == 1
 
 
+@pytest.mark.conformance("C-3.4.1-04")
 def test_spare_tunnel_runs_out_with_its_keys():
     trio = Trio()
     trio.key(trio.a)

@@ -173,7 +173,10 @@ class TunnelLost:
 
 @dataclass(frozen=True, slots=True)
 class SpiRefused:
-    """Somebody says, and nothing vouches for it, that the peer does not have the SPI that a tunnel sends by (3.2.6)."""
+    """Something speaks for it that the peer does not have the SPI that a tunnel sends by (3.2.6).
+
+    Somebody says so, and nothing vouches for it; or the peer has closed its last keying channel, and not the tunnel.
+    """
 
     tunnel: TunnelId
     flow: Flow

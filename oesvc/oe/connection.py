@@ -21,6 +21,7 @@ REASONS: dict[type[ev.Event], Because] = {
     ev.TunnelNegotiated: Because.TUNNEL_STANDS,
     ev.PeerSilent: Because.PEER_SILENT,
     ev.PeerRefused: Because.PEER_REFUSED,
+    ev.ChannelRefused: Because.PEER_REFUSED,
     ev.PeerNotAuthentic: Because.PEER_NOT_AUTHENTIC,
     ev.SasRefused: Because.SAS_REFUSED,
     ev.SoftLifetimeReached: Because.REKEYING,
@@ -214,7 +215,8 @@ class Connection:
                     self.delegations = self.untried = ()
             case ev.PeerAuthorized():
                 self.vouched = event.status
-            case ev.PeerSilent() | ev.PeerRefused() | ev.PeerNotAuthentic() | ev.SasRefused():
+            case (ev.PeerSilent() | ev.ChannelRefused() | ev.PeerRefused() | ev.PeerNotAuthentic()
+                  | ev.SasRefused()):
                 if not self.untried:
                     self.keying_failed = True
                     self.rekey_failed = self.tunnel is not None

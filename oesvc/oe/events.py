@@ -98,7 +98,12 @@ class PeerSilent(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerRefused(Event):
-    """Phase 1 or phase 2 was refused, or phase 2 went unanswered (3.2.5, the second failure)."""
+    """Phase 2 was refused, or went unanswered (3.2.5, the second failure)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRefused(Event):
+    """Phase 1 was refused, or misunderstood, by whoever answered: it could not prove yet who it is."""
 
 
 @dataclass(frozen=True, slots=True)

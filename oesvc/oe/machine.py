@@ -221,6 +221,7 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.PENDING_OE,   ev.Acquired):            stay,
     (S.PENDING_OE,   ev.TunnelNegotiated):    keyed,
     (S.PENDING_OE,   ev.PeerSilent):          next_gateway_or(fallback(L.LOW)),
+    (S.PENDING_OE,   ev.ChannelRefused):      next_gateway_or(fallback(L.LOW)),
     (S.PENDING_OE,   ev.PeerRefused):         next_gateway_or(fallback(L.NORMAL)),
     (S.PENDING_OE,   ev.PeerNotAuthentic):    next_gateway_or(fallback(L.ANSWER)),
     (S.PENDING_OE,   ev.SasRefused):          next_gateway_or(fallback(L.LOW)),

@@ -133,6 +133,17 @@ def test_channel_that_no_tunnel_needs_is_closed(idle):
     assert all(len(gateway.engine._core.timers) == 0 for gateway in pair.gateways)
 
 
+@pytest.mark.conformance("C-3.2.8-04", "C-3.2.8-05")
+@pytest.mark.parametrize("idle, kept", [(0.0, 0), (600.0, 1)])
+def test_channel_of_a_tunnel_that_ends_is_kept_or_deleted_as_the_option_says(idle, kept):
+    pair = keyed(channel_idle=idle)
+    pair.run(60)
+    pair.do(pair.a, pair.a.engine.delete_tunnel, 1)
+    pair.run(60.0 + LINGER)
+    assert channels(pair.a) == channels(pair.b) == kept
+    assert pair.a.messages().count("delete") == 3 - kept, "of the tunnel, its answer, and of the channel"
+
+
 # --- other exchanges, other peers -------------------------------------------------------------------------------
 
 def test_mode_config_and_extended_authentication_are_refused_by_an_authentic_notify():

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from oesvc.ike.datagram import Datagram
-from oesvc.ike.events import DatagramRefused, TunnelDeleted, TunnelFailed, TunnelGone, TunnelUp
+from oesvc.ike.events import DatagramRefused, SpiRefused, TunnelDeleted, TunnelFailed, TunnelGone, TunnelUp
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.config import EngineConfig
 from oesvc.ike.v1.constants import MAX_EXCHANGES, NotifyType, PayloadType, Protocol
@@ -136,7 +136,7 @@ def test_one_delete_for_many_tunnels_is_answered_by_one():
     assert len(pair.capture) - before == 2
 
 
-@pytest.mark.conformance("C-3.4.1-03")
+@pytest.mark.conformance("C-3.4.1-03", "C-3.2.6-03")
 @pytest.mark.parametrize("forge", [
     pytest.param(lambda channel, payload: informational(channel, 5, payload, digest=bytes(32)), id="wrong hash"),
     pytest.param(lambda channel, payload: seal_clear(replace(channel.header(5, 5)), [payload]), id="in clear"),
@@ -235,6 +235,7 @@ def test_channel_deleted_by_the_peer_is_not_used_any_more():
         Protocol.ISAKMP, (b"\1" * 16, channel.cookie_i + channel.cookie_r)).pack())
     deliver(pair, pair.a, informational(channel, 5, cookies))
     assert len(pair.b.engine._core.channels) == 0 and len(tunnels_of(pair.b)) == 1
+    assert [event.tunnel for event in pair.b.heard(SpiRefused)] == [1], "nobody watches the tunnel any more"
     pair.initiate(Flow(BOB, ip_address("192.1.0.77")), by=pair.b)
     pair.run(2)
     assert pair.b.messages().count("main mode 1") == 2 and len(pair.b.heard(TunnelUp)) == 2

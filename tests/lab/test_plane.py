@@ -305,6 +305,7 @@ def test_a_flow_whose_sas_somebody_flushed_is_held_again_and_its_end_told(net: N
     assert clear(tap.end(), ALICE, BOB) == []
 
 
+@pytest.mark.conformance("C-3.4.1-05")
 def test_last_use_is_told_for_either_direction(net: Network, a: Plane, b: Plane) -> None:
     b.order("key", flow=[BOB, ALICE], **B_TO_A)
     a.order("key", flow=[ALICE, BOB], **A_TO_B)

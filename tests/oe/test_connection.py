@@ -86,6 +86,7 @@ def test_bad_record_denies_whatever_the_class(of_class):
 
 @pytest.mark.conformance("C-3.2.5-05", "C-3.2.5-09", "C-3.2.5-10", "C-3.2.5-12")
 @pytest.mark.parametrize("failure, lifespan", [(ev.PeerSilent(), LIFESPANS.low), (ev.SasRefused(), LIFESPANS.low),
+                                               (ev.ChannelRefused(), LIFESPANS.low),
                                                (ev.PeerRefused(), LIFESPANS.normal),
                                                (ev.PeerNotAuthentic(), 700.0)])
 @BY_OUTCOME

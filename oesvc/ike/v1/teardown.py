@@ -1,6 +1,6 @@
 """Ends of tunnels and channels, coordinated by deletes: RFC 4322 sections 3.4.2 and 9.3."""
 
-from oesvc.ike.events import TunnelDeleted, TunnelGone, TunnelLost
+from oesvc.ike.events import SpiRefused, TunnelDeleted, TunnelGone, TunnelLost
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.v1.channels import Channel
 from oesvc.ike.v1.constants import DELETE_SPACING, DELETE_TRIES, DPD_TRIES, Protocol
@@ -37,6 +37,19 @@ class Teardown:
             for other in self._core.channels.of_same_peer(channel):
                 if other.cookie_i + other.cookie_r in deletion.spis:
                     self._phase1.ended_by_peer(other, "the peer closed the keying channel", now)
+            self._doubt_unwatched(channel)
+
+    def _doubt_unwatched(self, closed: Channel) -> None:
+        """The peer has closed its last keying channel: its deletes of the tunnels may be lost, or too late to be read.
+
+        Without a channel nobody would notice that the peer has them no more. New keys for one will tell.
+        """
+        for tunnel in self._core.tunnels.of_peer(closed.peer.address):
+            if (closed.shares(tunnel) and tunnel.state is TunnelState.UP
+                    and self._core.channels.standing(tunnel.peer, tunnel.identity, tunnel.keys) is None):
+                self._core.tell(SpiRefused(tunnel.id, tunnel.flow, tunnel.peer,
+                                           f"{tunnel.peer} has closed its last keying channel with us"))
+                return
 
     def initial_contact(self, channel: Channel, now: float) -> None:
         """The authenticated peer knows of nothing older than this channel (RFC 2407 section 4.6.3.3).
