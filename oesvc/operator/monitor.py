@@ -28,8 +28,9 @@ class Monitor:
             self._missed += 1
             return
         connection = self._daemon.connections.get(flow)
-        self._send({"schema": SCHEMA, "at": entry.at, "source": str(flow.source),
-                    "destination": str(flow.destination), "state": connection.state.value if connection else None,
+        source, destination = flow.ends
+        self._send({"schema": SCHEMA, "at": entry.at, "source": source, "destination": destination,
+                    "state": connection.state.value if connection else None,
                     "step": entry.arrow.label if entry.arrow else "", "text": entry.text, "missed": self._missed})
         self._missed = 0
 

@@ -51,7 +51,7 @@ def _accounting(bundle: dict[str, Any]) -> list[str]:
     """How much goes encrypted, and why what does not."""
     carried = {way: sum(sa["octets"] or 0 for sa in bundle["sas"] if sa["way"] == way) for way in ("out", "in")}
     trust = bundle["status"]["trust"]
-    rows = [(_mark(f"encrypted, {level}", "good" if level == svg.PROVED else "doubt"), str(n), "")
+    rows = [(_mark(f"encrypted, {level}", "good" if level in svg.PROVED else "doubt"), str(n), "")
             for level, n in trust.items()]
     clear = bundle["status"]["clear"]
     rows += [(_mark("in clear", "doubt"), str(n), escape(why)) for why, n in clear.items()]
@@ -66,7 +66,7 @@ def _map(bundle: dict[str, Any]) -> list[str]:
     peers = [peer for peer in bundle["peers"] if peer["tunnels"]]
     rows = [(escape(peer["peer"]), escape(", ".join(peer["identities"])), str(peer["tunnels"]),
              escape(", ".join(peer["protection"])),
-             ", ".join(_mark(f"{n} {level}", "good" if level == svg.PROVED else "doubt")
+             ", ".join(_mark(f"{n} {level}", "good" if level in svg.PROVED else "doubt")
                        for level, n in peer["trust"].items())) for peer in peers]
     return ["<h2>Tunnels</h2>", svg.tunnel_map(peers, bundle["host"]) if peers else "<p>There are none.</p>",
             *([_table(("Peer", "Proved to be", "Tunnels", "Protection", "Trust"), rows)] if peers else [])]

@@ -12,7 +12,8 @@ INKS = {"-": "#888888", "~": "#c77700", "#": "#1a5fb4", "=": "#26803d"}
 "Clear, IKE in clear, encrypted IKE, ESP: the symbols of RFC 4322 section 11.2."
 INK_NAMES = {"-": "clear", "~": "IKE in clear", "#": "encrypted IKE", "=": "ESP"}
 TRUSTED, DOUBTED = "#26803d", "#c77700"
-PROVED = "proved by DNSSEC"
+PROVED = frozenset({"proved by DNSSEC", "configured"})
+"Levels of trust that nobody on the way can undermine."
 FONT = 'font-family="sans-serif" font-size="12"'
 
 
@@ -77,7 +78,7 @@ def tunnel_map(peers: Sequence[dict[str, Any]], here: str) -> str:
     places = [(centre + radius * math.cos(angle), middle + radius * math.sin(angle)) for angle in (
         2 * math.pi * place / max(len(peers), 1) - math.pi / 2 for place in range(len(peers)))]
     for (x, y), peer in zip(places, peers, strict=True):
-        colour = TRUSTED if set(peer["trust"]) == {PROVED} else DOUBTED
+        colour = TRUSTED if set(peer["trust"]) <= PROVED else DOUBTED
         parts.append(line(centre, middle, x, y, colour, 1.5 + math.log2(1 + peer["tunnels"])))
     for (x, y), peer in zip(places, peers, strict=True):
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="9" fill="#1a5fb4"/>',

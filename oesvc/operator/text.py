@@ -10,7 +10,7 @@ NEAR = 0.8
 NONEXISTENT = "nonexistent"
 "Of a flow without a connection; RFC 4322 section 3.2.1."
 OUTCOME_COLOURS = {"is encrypted": GREEN, "goes in clear": YELLOW, "is denied": RED}
-TRUST_COLOURS = {"proved by DNSSEC": GREEN}
+TRUST_COLOURS = {"proved by DNSSEC": GREEN, "configured": GREEN}
 STATE_COLOURS = {"up": GREEN, "rekeying": GREEN, "down": RED}
 STEP_MARKS = {True: ("ok", GREEN), False: ("no", RED), None: ("--", "")}
 UNITS = ("octets", "kB", "MB", "GB", "TB")

@@ -257,6 +257,7 @@ def test_status_tells_the_trust_of_tunnels_and_why_flows_are_clear(world):
 
 
 @pytest.mark.conformance("C-5.2-02")
+@pytest.mark.conformance("C-5.2-02")
 def test_tunnel_by_an_unsigned_record_is_not_called_proved(world):
     name = reverse_name(BOB)
     world.resolver.answers[name, TXT] = replace(world.resolver.answers[name, TXT], status=SecurityStatus.INSECURE)

@@ -6,9 +6,15 @@ import subprocess
 import pytest
 from twisted.logger import Logger, LogLevel
 
+from oesvc.discovery import TXT
+from oesvc.dns.answer import Answer, AnswerKind, SecurityStatus
+from oesvc.dns.name import reverse_name
+from oesvc.oe.events import Dropped
 from oesvc.oe.reasons import Because
 from oesvc.operator.catalog import SUPPRESSED, catalog, message_id
 from oesvc.operator.journald import BURST, WINDOW, Journald, Limit, encode, fields, observer
+from tests.oe.parts import BOB
+from tests.oe.test_authorization import strings
 from tests.oe.test_connections import table
 from tests.test_daemon import FLOW, World
 
@@ -60,6 +66,23 @@ def test_daemons_own_outcomes_have_their_cause():
     outcomes = [fields(one) for one in seen if "because" in one]
     assert [(one["OEGW_BECAUSE"], one["OEGW_STATE"], one["OEGW_FLOW"]) for one in outcomes][-1] == (
         "TUNNEL_STANDS", "keyed", str(FLOW))
+
+
+@pytest.mark.conformance("C-3.2.4-11")
+def test_line_about_a_bad_record_names_the_record_the_reason_and_the_denial():
+    seen = []
+    world = World(table())
+    world.daemon.log = Logger(namespace="oesvc.daemon", observer=seen.append)
+    name = reverse_name(BOB)
+    for rdatas, status, named in (
+            ((strings("X-IPsec-Gateway(10)=192.1.1.5"),), SecurityStatus.SECURE, "X-IPsec-Gateway(10)=192.1.1.5"),
+            ((), SecurityStatus.BOGUS, "DNSSEC validation failed: the TXT records of 66.0.2.192.in-addr.arpa.")):
+        world.resolver.answers[name, TXT] = Answer(
+            name, TXT, AnswerKind.DATA, status, "the TXT records of 66.0.2.192.in-addr.arpa.: no signature", rdatas)
+        world.daemon.acquired(FLOW)
+        line = fields([one for one in seen if one.get("because") == "RECORD_BAD"].pop())["MESSAGE"]
+        assert line.startswith(f"{FLOW}: deny: the destination's delegation record cannot be used: ") and named in line
+        world.daemon.tell(world.connection(), Dropped())
 
 
 def test_what_repeats_too_often_is_counted_instead():

@@ -140,6 +140,7 @@ def test_nothing_is_wrong_where_nothing_is_wrong(tmp_path, world):
     assert examined(tmp_path, world)[0].startswith("all is well: ")
 
 
+@pytest.mark.conformance("C-5.2-02")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_first_line_names_what_is_wrong_in_the_dns(tmp_path, world, case):
     first, second, *_ = examined(tmp_path, world, case.gateway, case.host)
