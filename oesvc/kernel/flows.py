@@ -55,7 +55,7 @@ class FlowEntry:
 
     @property
     def empty(self) -> bool:
-        return not (self.jobs or self.outbound_policy or self.ingress or self.inbound or self.outbound)
+        return not (self.jobs or self.policy or self.outbound_policy or self.ingress or self.inbound or self.outbound)
 
 
 class FlowTable:

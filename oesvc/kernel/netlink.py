@@ -117,6 +117,10 @@ def open_socket(protocol: int, groups: Sequence[int]) -> socket.socket:
     return sock
 
 
+class ExistsError(PlaneError):
+    """What was to be created is already there."""
+
+
 @dataclass(slots=True)
 class _Exchange:
     """Requests that went out together."""
@@ -129,6 +133,8 @@ class _Exchange:
     done: "Deferred[list[Message]]"
     replies: list[Message] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    exists: bool = False
+    "One of them because it is already there."
 
 
 @implementer(IReadDescriptor)
@@ -190,7 +196,8 @@ class NetlinkSocket:
         if refused:
             exchange.refusals.append(refused)
         if exchange.refusals:
-            exchange.done.errback(PlaneError("; ".join(exchange.refusals)))
+            kind = ExistsError if exchange.exists else PlaneError
+            exchange.done.errback(kind("; ".join(exchange.refusals)))
         else:
             exchange.done.callback(exchange.replies)
 
@@ -241,6 +248,7 @@ class NetlinkSocket:
         number, said = refusal(message)
         if number and number not in request.tolerates:
             exchange.refusals.append(f"{request.asks}: {os.strerror(number)}" + (f" ({said})" if said else ""))
+            exchange.exists |= number == errno.EEXIST
         if sequence in (exchange.last, exchange.opening):
             self._finish(exchange)
 

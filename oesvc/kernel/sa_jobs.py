@@ -5,18 +5,21 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
 
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
 from oesvc.kernel.configured import lift
+from oesvc.kernel.constants import XFRM_POLICY_ALLOW
 from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
-from oesvc.kernel.netlink import Message
+from oesvc.kernel.netlink import ExistsError, Message
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
 from oesvc.kernel.spd import (
     ACTIONS,
     INGRESS,
+    Policy,
     Template,
     create_policy,
     flow_policy,
@@ -27,7 +30,7 @@ from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
 Ask = Callable[..., "Deferred[list[Message]]"]
-
+LOG = Logger()
 
 ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 """The outer source that an ingress policy wants: several gateways may speak for a host (RFC 4322 section 8), and a
@@ -70,6 +73,20 @@ class SaJobs:
             if ends or entry.ingress.get(policy.direction) != template:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
                 entry.ingress = {**entry.ingress, policy.direction: template}
+
+    def put_outbound(self, entry: FlowEntry, policy: Policy) -> Job:
+        """A policy of another program for this very pair stays, and decides: the SPD has one for each selector.
+
+        So the pair may be let through to it, but not if it must be encrypted or denied: who knows what that one says?
+        """
+        try:
+            yield self._put((put_policy if entry.outbound_policy else create_policy)(policy))
+            entry.outbound_policy = True
+        except ExistsError:
+            if policy.template or policy.action != XFRM_POLICY_ALLOW:
+                raise PlaneError(f"{entry.flow}: another program has a policy for this very pair in the SPD, which "
+                                 "would count in place of ours; the pair is held until that one is removed") from None
+            LOG.info("{flow}: another program has a policy for this very pair in the SPD; it decides", flow=entry.flow)
 
     @inlineCallbacks
     def change(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:

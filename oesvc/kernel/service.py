@@ -48,10 +48,8 @@ from oesvc.kernel.spd import (
     INGRESS,
     Selector,
     Template,
-    create_policy,
     flow_policy,
     get_policy,
-    put_policy,
     read_policies,
 )
 from oesvc.kernel.standing import CORE, SETTINGS, Traps, replace_policies, revise_policies, set_kernel, warm_up
@@ -327,8 +325,7 @@ class LinuxForwardingPlane:
             template, ends = Template(entry.reqid, gateways), self._config.ends(entry.flow)
         if ends or (entry.policy, entry.template) != (policy, template):
             outbound = flow_policy(entry.flow, ACTIONS[policy], template, ends)
-            yield self._put((put_policy if entry.outbound_policy else create_policy)(outbound))
-            entry.outbound_policy = True
+            yield from self._sas.put_outbound(entry, outbound)
             yield self._sets.change(entry.flow, entry.policy, policy)
             entry.policy, entry.template = policy, template
         since = self._holds.since(entry.flow)

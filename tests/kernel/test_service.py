@@ -18,7 +18,7 @@ from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import FLOW_REQIDS, Priority, XfrmMessage
 from oesvc.kernel.exemptions import traps
 from oesvc.kernel.hold import Datagram
-from oesvc.kernel.netlink import HEADER, Message, Request
+from oesvc.kernel.netlink import HEADER, ExistsError, Message, Request
 from oesvc.kernel.notifications import Acquire, SaExpired
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.sad import add_sa
@@ -40,6 +40,7 @@ class Kernel:
     def __init__(self) -> None:
         self.diary: list[str] = []
         self.refuses = ""
+        self.refusal: type[PlaneError] = PlaneError
         self.sas: list[Message] = []
         "What is answered to those who ask for an SA."
 
@@ -63,7 +64,7 @@ class Kernel:
     def _ask(self, *asks: str) -> "Deferred[list[Any]]":
         self.diary += asks
         if self.refuses and any(self.refuses in each for each in asks):
-            return fail(PlaneError(f"{self.refuses}: refused"))
+            return fail(self.refusal(f"{self.refuses}: refused"))
         return succeed([])
 
     def close(self) -> None:
@@ -575,3 +576,25 @@ def test_the_traps_are_put_again_before_they_end_until_the_plane_stops() -> None
 
 def test_stopping_what_never_started_does_nothing() -> None:
     assert done(LinuxForwardingPlane(Clock(), PlaneConfig()).stop()) is None
+
+
+@pytest.mark.parametrize("policy", [DENY, ENCRYPT])
+def test_a_pair_with_another_programs_policy_is_held_if_it_must_not_go_in_clear(policy: ForwardingPolicy) -> None:
+    plane = Plane()
+    plane.arrive(1)
+    plane.kernel.refuses, plane.kernel.refusal = "put a policy", ExistsError
+    refused = done(plane.install_policy(FLOW, policy, GATEWAYS))
+    assert refused.check(PlaneError) and "another program has a policy for this very pair" in refused.getErrorMessage()
+    assert "accept 1" not in plane.said()
+
+
+def test_a_pair_with_another_programs_policy_goes_to_it_if_it_may_go_in_clear() -> None:
+    """And that policy is not ours to delete."""
+    plane = Plane()
+    plane.arrive(1)
+    plane.kernel.refuses, plane.kernel.refusal = "put a policy", ExistsError
+    done(plane.install_policy(FLOW, PASS))
+    assert plane.said()[-2:] == ["known: None to PASS", "accept 1"]
+    plane.kernel.refuses = ""
+    done(plane.forget(FLOW))
+    assert plane.said() == ["known: PASS to None"]

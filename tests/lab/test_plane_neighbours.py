@@ -52,8 +52,8 @@ def test_only_one_plane_has_a_host(a: Plane) -> None:
 def test_a_policy_that_somebody_configured_is_not_replaced(net: Network, a: Plane) -> None:
     net["sg-a"].run(["ip", *f"xfrm policy add src {ALICE} dst {CAROL} dir out action block priority 7".split()])
     try:
-        with pytest.raises(RuntimeError, match="File exists"):
-            a.order("install", flow=[ALICE, CAROL], policy="PASS")
+        with pytest.raises(RuntimeError, match="another program has a policy for this very pair"):
+            a.order("install", flow=[ALICE, CAROL], policy="DENY")
         left = net["sg-a"].run(["ip", *f"xfrm policy get src {ALICE} dst {CAROL} dir out".split()]).stdout
         assert "action block" in left
         assert "priority 7 " in left
