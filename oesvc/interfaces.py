@@ -151,8 +151,11 @@ class KeyingEngine(Protocol):
     def peer_unreachable(self, peer: Address, now: float) -> None:
         """An ICMP unreachable came for our messages; counts only when consistent and alone (section 9.2)."""
 
-    def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
-        """Tell a peer, as well as we can, that we do not receive by an SPI which it sends by (section 3.2.6)."""
+    def disown(self, local: Address, peer: Address, spi: int, port: int | None, now: float) -> None:
+        """Tell a peer, as well as we can, that we do not receive by an SPI which it sends by (section 3.2.6).
+
+        `port` is the peer's where ESP came within UDP, to our port 4500; None: it came as ESP.
+        """
 
     def address_gone(self, local: Address, now: float) -> None:
         """An address of ours is gone for good: channels and tunnels from there are lost (TunnelLost, TunnelFailed)."""

@@ -87,9 +87,9 @@ class Keying:
         self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True))
         self.turn()
 
-    def disown(self, local: Address, peer: Address, spi: int) -> None:
+    def disown(self, local: Address, peer: Address, spi: int, port: int | None) -> None:
         """A gateway sends by an SPI that we do not have: tell it."""
-        self._call(lambda now: self.engine.disown(local, peer, spi, now))
+        self._call(lambda now: self.engine.disown(local, peer, spi, port, now))
 
     def close(self) -> None:
         """Tell all peers that this gateway goes; no negotiation is begun or answered from now on (section 9.3)."""

@@ -22,6 +22,9 @@ PACE = 0.1
 MOST_STRANGERS = 100
 "That are told in a minute that we do not have their SPI: the hint is as long as what they have sent."
 
+Where = tuple[Address, int | None]
+"A gateway, or one behind a NAT."
+
 
 class Recovery:
     """Decides with whom to key anew, and when."""
@@ -29,13 +32,15 @@ class Recovery:
     log = Logger()
 
     def __init__(self, partners: Partners, clock: Clock, *, key: Callable[[Flow, str], object],
-                 disown: Callable[[Address, Address, int], object]) -> None:
-        """`key` makes an attempt for a flow; `disown` tells a gateway (ours, theirs) that we do not have its SPI."""
+                 disown: Callable[[Address, Address, int, int | None], object]) -> None:
+        """`key` makes an attempt for a flow; `disown` tells a gateway that we do not have its SPI: our address, its
+        address, the SPI, and its port where it is behind a NAT.
+        """
         self._partners, self._clock, self._key, self._disown = partners, clock, key, disown
         self._former: set[Address] = set()
         self._waiting: OrderedDict[Address, tuple[Flow, str]] = OrderedDict()
-        self._tried: dict[Address, float] = {}
-        self._strangers: dict[Address, float] = {}
+        self._tried: dict[Where, float] = {}
+        self._strangers: dict[Where, float] = {}
         self._forgets = -SPACING
         self._ticking = False
 
@@ -48,29 +53,32 @@ class Recovery:
             self.log.info("the run before was not ended in order: it had tunnels with {count} gateways, which are told",
                           count=len(self._former))
 
-    def unknown_spi(self, ends: Flow, spi: int) -> None:
-        """ESP came from a gateway (the source) by an SPI that we do not have (section 3.2.6)."""
+    def unknown_spi(self, ends: Flow, spi: int, port: int | None = None) -> None:
+        """ESP came from a gateway (the source) by an SPI that we do not have (section 3.2.6).
+
+        Within UDP, from `port`, it came through a NAT, and we cannot call: there the gateway hears of it, and calls.
+        """
         gateway = ends.source
         flow = self._partners.flow_with(gateway)
-        if gateway in self._waiting:
+        if gateway in self._waiting and port is None:
             self._waiting.move_to_end(gateway, last=False)
-        elif flow is None:
-            if self._is_time(gateway, self._strangers, MOST_STRANGERS):
-                self._disown(ends.destination, gateway, spi)
-        elif self._is_time(gateway, self._tried):
-            self._disown(ends.destination, gateway, spi)
+        elif flow is None or port is not None:
+            if self._is_time((gateway, port), self._strangers, MOST_STRANGERS):
+                self._disown(ends.destination, gateway, spi, port)
+        elif self._is_time((gateway, None), self._tried):
+            self._disown(ends.destination, gateway, spi, None)
             self._doubt(gateway, flow, f"{gateway} sends by the SPI {spi:#010x}, which we do not have")
 
     def spi_refused(self, gateway: Address, flow: Flow, detail: str) -> None:
         """A gateway says that it does not have an SPI which we send a flow by (section 3.2.6)."""
-        if gateway not in self._waiting and self._is_time(gateway, self._tried):
+        if gateway not in self._waiting and self._is_time((gateway, None), self._tried):
             self._doubt(gateway, flow, detail)
 
     def _doubt(self, gateway: Address, flow: Flow, why: str) -> None:
         self.log.info("{flow}: {why}: one of us may have been restarted; keying anew", flow=flow, why=why)
         self._wait(gateway, flow, why)
 
-    def _is_time(self, gateway: Address, tried: dict[Address, float], most: int | None = None) -> bool:
+    def _is_time(self, gateway: Where, tried: dict[Where, float], most: int | None = None) -> bool:
         now = self._clock.seconds()
         if now - self._forgets > SPACING:
             self._forgets = now

@@ -78,7 +78,7 @@ def test_an_unknown_spi_of_a_known_gateway_makes_one_attempt_and_is_told_to_it()
     world.partners.connected(1, SG_B, FLOW)
     world.recovery.unknown_spi(ENDS, 0x1234)
     world.run(5)
-    assert (world.keyed(), world.disowned()) == ([FLOW], [(SG_A, SG_B, 0x1234)])
+    assert (world.keyed(), world.disowned()) == ([FLOW], [(SG_A, SG_B, 0x1234, None)])
 
 
 @pytest.mark.conformance("C-3.2.6-09")
@@ -108,6 +108,17 @@ def test_strangers_are_told_of_an_unknown_spi_once_a_minute_and_only_so_many():
     world.run(SPACING + 1)
     world.recovery.unknown_spi(ENDS, 0x1000)
     assert len(world.disowned()) == MOST_STRANGERS + 1
+    assert world.keyed() == []
+
+
+def test_those_behind_one_nat_are_told_each_for_itself_and_never_called():
+    world = World()
+    world.partners.connected(1, SG_B, FLOW)
+    for _ in range(5):
+        for port in (4500, 61234):
+            world.recovery.unknown_spi(ENDS, 0x1000, port)
+    world.run(5)
+    assert world.disowned() == [(SG_A, SG_B, 0x1000, 4500), (SG_A, SG_B, 0x1000, 61234)]
     assert world.keyed() == []
 
 
@@ -208,6 +219,6 @@ def test_a_notify_about_no_spi_of_ours_is_nothing(wrong):
 def test_nobody_disowns_an_spi_that_it_has():
     pair = keyed_pair()
     before = len(pair.wire.sent)
-    pair.b.daemon.keying.disown(SG_B, SG_A, outbound_spis(pair.a)[0])
+    pair.b.daemon.keying.disown(SG_B, SG_A, outbound_spis(pair.a)[0], None)
     pair.run(1.0)
     assert len(pair.wire.sent) == before

@@ -3,8 +3,11 @@
 import pytest
 
 from oesvc.ike.events import SpiRefused, TunnelDeleted, TunnelUp
+from oesvc.ike.v1.config import EngineConfig
+from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ipsec.flow import Flow
-from tests.ike.pair import ALICE, BOB, SG_A, SG_B, Pair, faithful
+from tests.ike.nat_box import OUTSIDE, behind_nat
+from tests.ike.pair import ALICE, ALICE_TO_BOB, BOB, SG_A, SG_B, Pair, entropy, faithful, private_key
 
 OTHER = Flow(ALICE, SG_B)
 
@@ -27,7 +30,7 @@ def forgotten(flow):
 @pytest.mark.conformance("C-3.2.6-07")
 def test_under_a_keying_channel_the_peer_is_told_by_a_delete_which_ends_that_tunnel_alone():
     pair, spi = forgotten(OTHER)
-    pair.do(pair.b, pair.b.engine.disown, SG_B, SG_A, spi)
+    pair.do(pair.b, pair.b.engine.disown, SG_B, SG_A, spi, None)
     pair.run(2.0)
     assert [event.flow for event in pair.a.heard(TunnelDeleted)] == [OTHER]
     assert pair.a.heard(SpiRefused) == []
@@ -36,7 +39,7 @@ def test_under_a_keying_channel_the_peer_is_told_by_a_delete_which_ends_that_tun
 def test_one_who_has_nothing_left_says_it_in_clear_and_that_ends_nothing():
     pair, spi = forgotten(OTHER)
     fresh = Pair(seed="fresh").b
-    pair.do(fresh, fresh.engine.disown, SG_B, SG_A, spi)
+    pair.do(fresh, fresh.engine.disown, SG_B, SG_A, spi, None)
     pair.run(2.0)
     (told,) = pair.a.heard(SpiRefused)
     assert (told.flow, told.peer) == (OTHER, SG_B)
@@ -49,5 +52,17 @@ def test_who_is_shutting_down_disowns_nothing():
     pair, spi = forgotten(OTHER)
     pair.do(pair.b, pair.b.engine.close)
     before = len(pair.capture)
-    pair.do(pair.b, pair.b.engine.disown, SG_B, SG_A, spi)
+    pair.do(pair.b, pair.b.engine.disown, SG_B, SG_A, spi, None)
     assert len(pair.capture) == before
+
+
+def test_through_a_nat_the_peer_hears_it_where_its_esp_came_from():
+    pair, box = behind_nat()
+    pair.initiate()
+    pair.run()
+    spi = pair.b.sas[pair.b.heard(TunnelUp)[0].tunnel][0].spi
+    pair.b.engine = IkeEngine(EngineConfig(private_key("b")), entropy("another life"))
+    port = next(outside.port for inside, outside in box.mappings.items() if inside.port == 4500)
+    pair.do(pair.b, pair.b.engine.disown, SG_B, OUTSIDE, spi, port)
+    pair.run(1.0)
+    assert [event.flow for event in pair.a.heard(SpiRefused)] == [ALICE_TO_BOB]

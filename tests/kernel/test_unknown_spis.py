@@ -10,11 +10,12 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.kernel.netlink import HEADER, Message, attribute
 from oesvc.kernel.queue import NFGEN
-from oesvc.kernel.unknown_spis import GROUP, NFULA_PAYLOAD, PACKET, UnknownSpis, read_esp
+from oesvc.kernel.unknown_spis import GROUP, NFULA_PAYLOAD, PACKET, Esp, UnknownSpis, read_esp
 
 ENDS = Flow(ip_address("192.1.1.5"), ip_address("192.1.1.4"))
 ENDS6 = Flow(ip_address("2001:db8:1:1::5"), ip_address("2001:db8:1:1::4"))
 SPI = 0xDEADBEEF
+UDP = struct.pack("!HHHH", 61234, 4500, 56, 0)
 ESP = struct.pack("!II", SPI, 1) + bytes(40)
 
 
@@ -30,8 +31,10 @@ def ipv6(payload, protocol=50):
 
 
 @pytest.mark.parametrize(("packet", "expected"), [
-    (ipv4(ESP), (ENDS, SPI)), (ipv4(ESP, options=bytes(8)), (ENDS, SPI)), (ipv6(ESP), (ENDS6, SPI)),
-    (ipv4(ESP, protocol=17), None), (ipv6(ESP, protocol=0), None), (ipv4(ESP[:3]), None), (ipv6(b""), None),
+    (ipv4(ESP), Esp(ENDS, SPI)), (ipv4(ESP, options=bytes(8)), Esp(ENDS, SPI)), (ipv6(ESP), Esp(ENDS6, SPI)),
+    (ipv4(UDP + ESP, protocol=17), Esp(ENDS, SPI, 61234)), (ipv6(UDP + ESP, protocol=17), Esp(ENDS6, SPI, 61234)),
+    (ipv4(UDP + b"\xff", protocol=17), None), (ipv4(UDP[:7], protocol=17), None), (ipv4(ESP, protocol=6), None),
+    (ipv6(ESP, protocol=0), None), (ipv4(ESP[:3]), None), (ipv6(b""), None),
     (b"", None), (b"\x45", None), (bytes(60), None), (ipv4(b"")[:20], None),
 ])
 def test_an_spi_is_read_where_it_is_and_nonsense_is_nothing(packet, expected):
@@ -69,7 +72,8 @@ def test_only_an_spi_that_the_kernel_does_not_have_is_told():
     listener._told(logged(ipv4(struct.pack("!II", 0x1234, 1))))
     listener._told(logged(ipv6(struct.pack("!II", 0x5678, 1))))
     listener._told(logged(b"nonsense"))
-    assert heard == [(ENDS, 0x1234), (ENDS6, 0x5678)]
+    listener._told(logged(ipv4(UDP + struct.pack("!II", 0x9ABC, 1), protocol=17)))
+    assert heard == [(ENDS, 0x1234, None), (ENDS6, 0x5678, None), (ENDS, 0x9ABC, 61234)]
 
 
 def test_where_the_kernel_does_not_answer_nothing_is_told():

@@ -104,9 +104,9 @@ class IkeEngine:
     def peer_unreachable(self, peer: Address, now: float) -> None:
         self._phase1.unreachable(peer)
 
-    def disown(self, local: Address, peer: Address, spi: int, now: float) -> None:
+    def disown(self, local: Address, peer: Address, spi: int, port: int | None, now: float) -> None:
         if not self._closed:
-            unknown_spi.disown(self._core, self._informational, local, peer, spi)
+            unknown_spi.disown(self._core, self._informational, unknown_spi.path_of(local, peer, port), spi)
 
     def use_key(self, key: RSAPrivateKey) -> None:
         """Sign with another key of ours; exchanges that are under way end with the one that they began with."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from oesvc.ike.datagram import Endpoint, Path
 from oesvc.ike.events import SpiRefused
-from oesvc.ike.v1.constants import NO_COOKIE, PORT, ExchangeType, NotifyType, PayloadType, Protocol
+from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, NO_COOKIE, PORT, ExchangeType, NotifyType, PayloadType, Protocol
 from oesvc.ike.v1.core import Core
 from oesvc.ike.v1.informational import Informational
 from oesvc.ike.v1.phase2_offer import SPI_OCTETS
@@ -15,7 +15,13 @@ from oesvc.ike.v1.wire.payloads import Deletion, Notification, Payload
 from oesvc.ipsec.flow import Address
 
 
-def disown(core: Core, informational: Informational, local: Address, peer: Address, spi: int) -> None:
+def path_of(local: Address, peer: Address, port: int | None) -> Path:
+    """On which a peer hears of its ESP, which came within UDP from `port`, or (None) as such."""
+    ours, theirs = (PORT, PORT) if port is None else (NAT_TRAVERSAL_PORT, port)
+    return Path(Endpoint(local, ours), Endpoint(peer, theirs))
+
+
+def disown(core: Core, informational: Informational, path: Path, spi: int) -> None:
     """Tell a peer that we do not receive by an SPI: by a delete, which it can believe, if there is a keying channel.
 
     Without one by INVALID-SPI in clear: no more than a hint, and 72 octets, as long as the shortest ESP in tunnel mode.
@@ -23,15 +29,15 @@ def disown(core: Core, informational: Informational, local: Address, peer: Addre
     if core.tunnels.is_inbound(spi):
         return
     octets = spi.to_bytes(SPI_OCTETS, "big")
-    channels = [channel for channel in core.channels.with_peer(peer) if core.channels.is_newest(channel)]
+    channels = [channel for channel in core.channels.with_peer(path.peer.address) if core.channels.is_newest(channel)
+                and (path.local.port == PORT or channel.peer == path.peer)]
     for channel in channels:
         informational.send_delete(channel, Deletion(Protocol.ESP, (octets,)), None)
     if not channels:
         header = Header(core.new_cookie(), NO_COOKIE, 0, ExchangeType.INFORMATIONAL, 0,
                         int.from_bytes(core.entropy(4), "big"))
         hint = Notification(Protocol.ESP, NotifyType.INVALID_SPI, octets)
-        core.send(seal_clear(header, [Payload(PayloadType.NOTIFICATION, hint.pack())]),
-                  Path(Endpoint(local, PORT), Endpoint(peer, PORT)))
+        core.send(seal_clear(header, [Payload(PayloadType.NOTIFICATION, hint.pack())]), path)
 
 
 def refused(core: Core, peer: Address, notifications: Sequence[Notification], vouched: bool) -> bool:
