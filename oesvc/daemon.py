@@ -125,7 +125,8 @@ class KeyingDaemon:
         connection = self.connections.get(flow)
         if connection is not None and connection.tunnel is not None:
             self.tell(connection, ev.KeysDoubted(why))
-        elif connection is not None or not isinstance(flow, Subnets):
+        elif connection is not None or (not isinstance(flow, Subnets) and self.is_ours(flow.source)):
+            # The configuration may be another one than that of a former run.
             self.notes.take(flow, f"its gateway is to be keyed with anew: {why}")
             self.acquired(flow)
 

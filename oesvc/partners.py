@@ -21,8 +21,8 @@ from oesvc.ipsec.subnets import Subnets
 
 FILE_NAME = "partners.sqlite"
 VERSION = 1
-MOST_UNWRITTEN = 20_000
-"Changes that wait for a disk which takes none; beyond, they are given up: as many gateways as there may be tunnels."
+MOST = 20_000
+"Partners that are read, and changes that wait for a disk which takes none: as many as there may be tunnels."
 
 CREATE = f"""
 PRAGMA journal_mode = WAL;
@@ -75,7 +75,8 @@ class PartnerFile:
         if version not in (0, VERSION):
             raise ValueError(f"its version is {version}, not {VERSION}")
         self._database.executescript(CREATE)
-        rows = self._database.execute("SELECT gateway, source, destination FROM partners ORDER BY number DESC")
+        rows = self._database.execute("SELECT gateway, source, destination FROM partners ORDER BY number DESC LIMIT ?",
+                                      (MOST,))
         return [Partner(ip_address(gateway), _flow(source, destination))
                 for gateway, source, destination in rows]
 
@@ -149,6 +150,10 @@ class Partners:
             del self._flows[gateway]
         self._changed(gateway)
 
+    def told(self, gateway: Address) -> None:
+        """One of a former run has been called: it counts no longer, unless there is a tunnel with it again."""
+        self._changed(gateway)
+
     def close(self) -> "Deferred[Any]":
         """All partners were told that we go: the next run has nobody to tell."""
         self._closed = True
@@ -157,7 +162,8 @@ class Partners:
     def _changed(self, gateway: Address) -> None:
         if self._file is None or self._closed:
             return
-        self._unwritten[gateway] = self.flow_with(gateway)
+        flow = self.flow_with(gateway)
+        self._unwritten[gateway] = None if isinstance(flow, Subnets) else flow  # what is configured begins by itself
         if not self._due:
             self._due = True
             self._turn.run(self._write, self._file)
@@ -174,7 +180,7 @@ class Partners:
                 LOG.error("the list of connected gateways cannot be written: {why}; after a crash former partners may "
                           "not be told that we have lost their tunnels", why=failure.getErrorMessage())
             self._failing = True
-            if len(changes) + len(self._unwritten) <= MOST_UNWRITTEN:
+            if len(changes) + len(self._unwritten) <= MOST:
                 self._unwritten = changes | self._unwritten
 
         return self._in_thread(file.write, changes).addCallbacks(written, not_written)

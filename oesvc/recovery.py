@@ -105,5 +105,7 @@ class Recovery:
         self._clock.callLater(PACE, self._next)
         greeting = gateway in self._former
         self._former.discard(gateway)
+        if greeting:
+            self._partners.told(gateway)
         if not (greeting and self._partners.flow_with(gateway)):
             self._key(flow, why)

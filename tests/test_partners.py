@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.subnets import Subnets
 from oesvc.partners import FILE_NAME, Partner, PartnerFile, Partners
 from tests.oe.parts import ALICE, FLOW, SG_A, SG_B
 
@@ -71,6 +72,13 @@ def test_of_several_tunnels_with_a_gateway_the_newest_that_stands_is_listed(path
     partners.parted(0)
     partners.parted(0)
     assert (left(path), partners.flow_with(SG_B)) == ([], None)
+
+
+def test_a_configured_tunnel_is_known_but_not_listed_for_it_begins_by_itself(path):
+    partners, _ = begun(path)
+    subnets = Subnets.between(ip_network("192.1.0.0/24"), ip_network("192.2.0.0/24"))
+    partners.connected(1, SG_B, subnets)
+    assert (left(path), partners.flow_with(SG_B)) == ([], subnets)
 
 
 def test_after_an_end_in_order_nobody_has_to_be_told(path):

@@ -26,8 +26,8 @@ ENDS = Flow(SG_B, SG_A)
 class World:
     """What Recovery asks for, in a diary."""
 
-    def __init__(self):
-        self.clock, self.diary, self.partners = Clock(), [], Partners()
+    def __init__(self, partners=None):
+        self.clock, self.diary, self.partners = Clock(), [], partners or Partners()
         self.recovery = Recovery(self.partners, self.clock,
                                  key=lambda flow, why: self.diary.append(("key", self.clock.seconds(), flow)),
                                  disown=lambda *told: self.diary.append(("disown", self.clock.seconds(), *told)))
@@ -131,6 +131,26 @@ def test_signs_about_many_gateways_at_once_are_worked_off_at_the_same_pace():
     assert len(world.keyed()) <= 1 + 1.0 / PACE
     world.run(100 * PACE)
     assert len(world.keyed()) == 100
+
+
+def test_a_former_partner_that_does_not_answer_is_not_called_again_after_the_next_crash(tmp_path):
+    found = []
+    for run in range(3):
+        partners = Partners(PartnerFile(tmp_path / "partners"))
+        world = World(partners)
+        partners.restore().addCallback(found.append)
+        if run == 0:
+            partners.connected(1, SG_B, FLOW)
+        world.recovery.greet(found[run])
+        world.run(1)
+    assert found == [[], [Partner(SG_B, FLOW)], []]
+
+
+def test_for_a_host_that_is_ours_no_longer_nobody_is_called():
+    pair = Pair()
+    pair.a.daemon.recovery.greet([Partner(SG_B, Flow(SG_B, SG_A))])
+    pair.run(1.0)
+    assert pair.wire.sent == []
 
 
 # Whole gateways
