@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.kernel.spi_listener import READY
 from tests.lab.conftest import Lab, build
-from tests.lab.gateway import Gateway
-from tests.lab.network import OUT, Host, Network, address_of
+from tests.lab.gateway import ENVIRONMENT, PYTHON, Gateway
+from tests.lab.network import OUT, Host, Network, address_of, stop
+from tests.lab.test_life_and_death import eventually
 from tests.lab.test_main_job import clear
 
 pytestmark = pytest.mark.lab
@@ -118,3 +120,29 @@ def test_one_who_sends_by_lost_spis_learns_of_it_though_nothing_is_known_of_him(
     assert clear(seen, ALICE, BOB) == []
     assert "ISAKMP informational" in {packet.describe() for packet in seen if packet.flow == (SG_A, SG_B)}
     assert "nothing vouches for it" in lab.b.log.read_text()
+
+
+@pytest.mark.conformance("C-3.2.6-07")
+def test_lost_spis_are_heard_once_in_both_families_and_within_udp_and_after_a_flush_again(lab: Lab) -> None:
+    """On a node without a daemon, whose kernel has no SA: three datagrams of each kind, and what is no ESP."""
+    carol, q = lab.net["carol"], lab.net["q"]
+    listener = carol.popen([PYTHON, "-m", "tests.kernel.spi_listener"], "spis.log", ENVIRONMENT)
+    log = lab.net.folder / "spis.log"
+    assert eventually(lambda: READY in log.read_text())
+    esp = bytes.fromhex("deadbeef00000001") + bytes(40)
+    expected = []
+    for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
+        here, there = address_of("q", version), address_of("carol", version)
+        with q.socket(family, socket.SOCK_RAW, socket.IPPROTO_ESP) as raw, q.socket(family) as within_udp:
+            within_udp.bind((here, 4501))
+            for _ in range(3):
+                raw.sendto(esp, (there, 0))
+                for datagram in (esp, b"\xff", bytes(4) + esp):
+                    within_udp.sendto(datagram, (there, 4500))
+        expected += [f"{here} -> {there} 0xdeadbeef {port}" for port in (None, 4501)]
+    assert eventually(lambda: len(log.read_text().splitlines()) > len(expected))
+    assert sorted(log.read_text().splitlines()) == sorted([*expected, READY])
+    carol.run(["nft", "flush", "ruleset"])
+    assert eventually(lambda: "oegw-spis" in carol.run(["nft", "list", "tables"]).stdout)
+    assert stop(listener) == 0
+    assert "oegw-spis" not in carol.run(["nft", "list", "tables"]).stdout
