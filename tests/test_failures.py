@@ -16,7 +16,7 @@ from oesvc.oe.reasons import Because
 from tests.oe.parts import ALICE, BOB, CLEAR, PARANOID, PERMISSIVE, SG_A, SG_B
 from tests.oe.test_authorization import strings
 from tests.operator.test_metrics import answer, samples, site
-from tests.pair import Pair, private_key
+from tests.pair import Gateway, Pair, private_key
 
 THERE, BACK = Flow(ALICE, BOB), Flow(BOB, ALICE)
 FALLEN = {PERMISSIVE: State.CLEAR_TEXT, PARANOID: State.DENY}
@@ -148,3 +148,18 @@ def test_sign_of_an_unknown_spi_while_keys_are_negotiated_changes_nothing():
     pair.wire.loses = lambda datagram: False
     pair.run(4.0)
     assert ours(pair).state is State.KEYED
+
+
+@pytest.mark.conformance("C-3.2.6-04", "C-5.4-09")
+def test_tunnel_of_a_gateway_that_has_rolled_its_key_over_is_renewed_with_the_new_one():
+    pair = call(Pair())
+    pair.a.plane.last_used = pair.b.plane.last_used = 1e9
+    old, = pair.a.daemon.tunnels.get(ours(pair).tunnel).outbound
+    pair.b.alive = False
+    pair.b = Gateway("b with a new key", SG_B, BOB, pair.wire, pair.resolver, PERMISSIVE)
+    pair.publish_key(SG_B, pair.b.key)
+    pair.publish_delegation(BOB, SG_B, pair.b.key)
+    pair.a.daemon.sa_expired(THERE, old.spi, hard=False)
+    pair.run(60.0)
+    assert ours(pair).state is State.KEYED
+    assert pair.a.daemon.tunnels.get(ours(pair).tunnel).outbound != [old]

@@ -142,6 +142,8 @@ class Connection:
         if target.state is State.EXPIRING and before is not State.EXPIRING:
             self.state_under_review = before
         self.state = target.state
+        if isinstance(event, ev.Answered):
+            self.looking_up = False
         if target.lifespan is not Lifespan.UNCHANGED:
             self.lifespan_ends = self.lifespans.end(target.lifespan, now, self._answer_expires or 0.0)
         todo += self._ask_forwarding_plane(again=isinstance(event, ASK_AGAIN))
@@ -193,12 +195,15 @@ class Connection:
 
     def key_with_next_gateway(self) -> Action:
         """Begin keying with the next gateway that was not tried; with the first again once all were."""
+        self.looking_up = False
         first, *rest = self.untried or self.delegations
         self.untried = tuple(rest)
         return StartKeying(first)
 
     def _learn(self, event: ev.Event) -> list[Action]:
         """Keep what the event carries."""
+        if isinstance(event, ev.Answered) and self.state is State.PENDING_OE and not self.looking_up:
+            return []
         because = REASONS.get(type(event))
         unheard = isinstance(event, ev.LookUpFailed) and self.tunnel is not None
         if because is not None and not unheard:
@@ -208,6 +213,8 @@ class Connection:
                 self._take_answer(event)
                 self.delegations_changed = set(event.delegations) != set(self.delegations)
                 self.delegations = self.untried = event.delegations
+                if self.state is State.PENDING_OE:
+                    self.untried = self._delegations(self.gateway, first=True) or event.delegations
                 self.vouched = event.status
             case ev.Answered():
                 self._take_answer(event)
@@ -251,7 +258,6 @@ class Connection:
         return reason(Because.TUNNEL_STANDS, f"of several, it is sent by {self.gateway} now; {event.detail}")
 
     def _take_answer(self, event: ev.Answered) -> None:
-        self.looking_up = False
         self.keying_failed = False
         self._answer_expires = event.expires
 

@@ -56,6 +56,11 @@ def nothing(connection: "Connection") -> None:
     """What is under way goes on."""
 
 
+def renew(connection: "Connection") -> "actions.Action":
+    """Keying with what the DNS says now: the peer may have rolled its key over since it was asked."""
+    return connection.ask() if connection.answer_is_stale else connection.key_with_next_gateway()
+
+
 class To(NamedTuple):
     """Where an arrow leads."""
 
@@ -119,12 +124,12 @@ def next_gateway_or(otherwise: Arrow) -> Arrow:
 
 def rekey(connection: "Connection") -> To:
     """3.2.6: whoever knows the peer's gateway asks for new keys; a mere responder leaves it to the initiator."""
-    return To(S.PENDING_OE) if connection.delegations else stay(connection)
+    return To(S.PENDING_OE, begins=renew) if connection.delegations else stay(connection)
 
 
 def doubted(connection: "Connection") -> To:
     """3.2.6: a cautious attempt at new keys, by a mere responder too; the tunnel stands until it succeeds."""
-    return To(S.PENDING_OE) if connection.delegations else To(S.EXPIRING, begins=lambda c: c.ask())
+    return To(S.PENDING_OE, begins=renew) if connection.delegations else To(S.EXPIRING, begins=lambda c: c.ask())
 
 
 def keyed(connection: "Connection") -> To:
@@ -152,7 +157,21 @@ def keys_lost(connection: "Connection") -> To:
         return fallback(L.LOW)(connection)
     if not connection.connection_class.initiates:
         return To(S.POTENTIAL_OE, begins=nothing)  # for a proposal that is under way, or ends with ProposalLapsed
-    return To(S.PENDING_OE) if connection.delegations else To(S.POTENTIAL_OE)
+    return To(S.PENDING_OE, begins=renew) if connection.delegations else To(S.POTENTIAL_OE)
+
+
+def if_awaited(otherwise: Arrow) -> Arrow:
+    """3.2.6: what the DNS says before a rekey; an answer that comes when keying is under way changes nothing."""
+    return lambda connection: otherwise(connection) if connection.looking_up else stay(connection)
+
+
+def renewed_without_answer(connection: "Connection") -> To:
+    """What is known of a tunnel's gateway still serves to renew its keys."""
+    return To(S.PENDING_OE) if connection.delegations else no_answer(connection)
+
+
+def bad_record_at_renewal(connection: "Connection") -> To:
+    return To(S.KEYED) if connection.tunnel is not None else bad_record(connection)
 
 
 def back(lifespan: Lifespan) -> Arrow:
@@ -225,6 +244,10 @@ TRANSITIONS: dict[tuple[State, type[ev.Event]], To | Arrow] = {
     (S.PENDING_OE,   ev.PeerRefused):         next_gateway_or(fallback(L.NORMAL)),
     (S.PENDING_OE,   ev.PeerNotAuthentic):    next_gateway_or(fallback(L.ANSWER)),
     (S.PENDING_OE,   ev.SasRefused):          next_gateway_or(fallback(L.LOW)),
+    (S.PENDING_OE,   ev.DelegationFound):     if_awaited(lambda _: To(S.PENDING_OE)),
+    (S.PENDING_OE,   ev.DelegationAbsent):    if_awaited(fallback(L.ANSWER)),
+    (S.PENDING_OE,   ev.LookUpFailed):        if_awaited(renewed_without_answer),
+    (S.PENDING_OE,   ev.DelegationBad):       if_awaited(bad_record_at_renewal),
     (S.PENDING_OE,   ev.PeerAuthorized):      stay,
     (S.PENDING_OE,   ev.PeerDeleted):         stay,
     (S.PENDING_OE,   ev.PeerLost):            stay,

@@ -283,3 +283,29 @@ def test_idle_tunnel_of_an_open_tcp_connection_is_kept_and_looked_at_soon():
     assert Playbook(played).at(1260.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundConnected()
     assert (played.state, played.deadline) == (State.KEYED, 1260.0 + LIFESPANS.first)
     assert Playbook(played).at(1320.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundIdle() << TearDown((1,))
+
+
+@pytest.mark.conformance("C-3.2.6-04")
+def test_rekey_asks_the_dns_first_where_its_answer_is_stale_and_keys_with_what_it_says_now():
+    """The peer may have rolled its key over meanwhile, or is elsewhere."""
+    played = keyed()
+    assert Playbook(played).at(4000.0) >> ev.SoftLifetimeReached() << ASK
+    assert (played.state, played.forwarding) == (State.PENDING_OE, Policy.ENCRYPT)
+    assert Playbook(played).at(4001.0) >> found(BY_ANOTHER, expires=8000.0) << StartKeying(BY_ANOTHER)
+    assert Playbook(played).at(4002.0) >> found(expires=9000.0)
+    assert played.delegations == (BY_ANOTHER,), "what nobody waits for has no say"
+
+
+def test_rekey_that_has_failed_asks_the_dns_before_it_is_tried_again():
+    played = keyed()
+    assert Playbook(played) >> ev.SoftLifetimeReached() << CALL >> ev.PeerNotAuthentic()
+    assert Playbook(played) >> ev.SoftLifetimeReached() << ASK >> found(BY_ANOTHER) << StartKeying(BY_ANOTHER)
+
+
+@pytest.mark.parametrize("answer, goes_on", [
+    (ev.LookUpFailed("", 5000.0), [CALL]), (ev.DelegationAbsent("", 5000.0), []), (ev.DelegationBad("", 5000.0), [])])
+def test_rekey_without_an_answer_goes_on_with_what_is_known_and_without_a_record_waits(answer, goes_on):
+    played = keyed(PARANOID)
+    assert Playbook(played).at(4000.0) >> ev.SoftLifetimeReached() << ASK
+    assert played.handle(answer, 4001.0) == goes_on
+    assert played.tunnel == 1 and played.forwarding is Policy.ENCRYPT

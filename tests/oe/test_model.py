@@ -91,6 +91,11 @@ INVITED: list[Row] = [(has_tunnel, "keyed", USED), (None, "potential OE", None)]
 REVIEW: list[Row] = [(None, "expiring", None)]
 
 
+def awaited(*rows: Row) -> list[Row]:
+    """What comes when keying is under way has no say."""
+    return [(lambda model: not model.awaited, SAME, None), *rows]
+
+
 def failed(lifespan: str) -> list[Row]:
     return [(another_gateway, "pending OE", None), *STANDS, (None, FALLEN, lifespan)]
 
@@ -116,6 +121,10 @@ TABLE: dict[tuple[str, type[ev.Event]], list[Row]] = {
     **{("pending OE", event): STAY for event in (
         ev.Acquired, ev.PeerAuthorized, ev.PeerDeleted, ev.PeerLost, ev.HardLifetimeReached)},
     ("pending OE", ev.TunnelNegotiated): KEYED,
+    ("pending OE", ev.DelegationFound): awaited((None, "pending OE", None)),
+    ("pending OE", ev.DelegationAbsent): awaited(*STANDS, (None, FALLEN, ANSWER)),
+    ("pending OE", ev.LookUpFailed): awaited((knows_gateways, "pending OE", None), (None, FALLEN, LOW)),
+    ("pending OE", ev.DelegationBad): awaited(*STANDS, (None, "deny", ANSWER)),
     ("pending OE", ev.PeerSilent): failed(LOW),
     ("pending OE", ev.ChannelRefused): failed(LOW),
     ("pending OE", ev.PeerRefused): failed(NORMAL),
@@ -156,6 +165,8 @@ EVENTS = sorted({event for _, event in TABLE}, key=lambda event: event.__name__)
 TUNNELS_EVENTS = (ev.PeerDeleted, ev.PeerLost, ev.HardLifetimeReached, ev.SoftLifetimeReached, ev.KeysDoubted,
                   ev.PathChosen)
 "Told only of a tunnel that is there."
+RENEWS = (ev.SoftLifetimeReached, ev.KeysDoubted, ev.HardLifetimeReached)
+"Keying begins with a question to the DNS where the last answer is stale."
 FAILURES = (ev.PeerSilent, ev.ChannelRefused, ev.PeerRefused, ev.PeerNotAuthentic, ev.SasRefused)
 STEPS = st.sampled_from((15.0, 60.0, 700.0, 4000.0, 30000.0))
 "Seconds from event to event: more than what makes tunnels cross, up to more than any lifespan."
@@ -174,7 +185,7 @@ class Model(RuleBasedStateMachine):
         self.state, self.reviewed, self.policy, self.ends = "nonexistent", "nonexistent", None, None
         self.tunnels: list[tuple[int, object, bool]] = []
         self.gateways = self.untried = ()
-        self.asking = self.changed = self.keying_failed = self.rekey_failed = self.rekeyed = False
+        self.asking = self.awaited = self.changed = self.keying_failed = self.rekey_failed = self.rekeyed = False
         self.answer_expires = self.sent_by = None
 
     @rule(which=st.integers(0, 999), step=STEPS, detail=st.integers(0, 23))
@@ -209,9 +220,11 @@ class Model(RuleBasedStateMachine):
         else:
             todo = self.tried.handle(event, self.now)
             self.learn(event)
-            before, (_, leads, lifespan) = self.state, next(row for row in rows if row[0] is None or row[0](self))
+            _, leads, lifespan = next(row for row in rows if row[0] is None or row[0](self))
+            stale = is_stale(self)
             self.go(event, leads, lifespan)
-            self.compare_actions(event, before, todo)
+            begins = leads == "pending OE"
+            self.compare_actions(event, todo, begins and not (stale and isinstance(event, RENEWS)), begins)
         assert self.tried.state.value == self.state
         assert (self.tried.forwarding.value if self.tried.forwarding else None) == self.policy
         assert [(path.tunnel, path.gateway) for path in self.tried.paths] == [each[:2] for each in self.tunnels]
@@ -239,11 +252,16 @@ class Model(RuleBasedStateMachine):
 
     def learn(self, event: ev.Event) -> None:
         """What the model keeps of an event, before it asks its conditions."""
+        self.awaited = self.asking
         if isinstance(event, ev.Answered):
+            if self.state == "pending OE" and not self.asking:
+                return
             self.asking, self.keying_failed, self.answer_expires = False, False, event.expires
         if isinstance(event, ev.DelegationFound):
             self.changed = set(event.delegations) != set(self.gateways)
             self.gateways = self.untried = event.delegations
+            if self.state == "pending OE" and self.tunnels:
+                self.untried = self.others(self.tunnels[0][1], last=False) or event.delegations
         elif isinstance(event, ev.Answered) and not (isinstance(event, ev.LookUpFailed) and self.tunnels):
             self.gateways = self.untried = ()
         elif isinstance(event, FAILURES) and not self.untried:
@@ -271,18 +289,18 @@ class Model(RuleBasedStateMachine):
             return ()
         return tuple(sorted(self.gateways, key=lambda each: (each.gateway == gateway) is last))
 
-    def compare_actions(self, event: ev.Event, before: str, todo: list) -> None:
+    def compare_actions(self, event: ev.Event, todo: list, calls_now: bool, begins: bool) -> None:
         """What is begun, and with whom; that no policy is asked for twice but where the plane may have lost it."""
         calls = [action.delegation for action in todo if isinstance(action, StartKeying)]
         if calls:
             first, *rest = self.untried or self.gateways
             assert self.state == "pending OE" and calls == [first]
-            self.untried = tuple(rest)
-        assert len(calls) == (self.state == "pending OE" and TABLE[before, type(event)] is not STAY
-                              and not isinstance(event, (ev.Acquired, ev.PeerAuthorized)))
+            self.untried, self.asking = tuple(rest), False
+        assert len(calls) == calls_now
         asks = [action for action in todo if isinstance(action, LookUpDelegation)]
         self.asking = self.asking or bool(asks)
-        assert bool(asks) <= (self.state in ("potential OE", "expiring"))
+        assert (begins and not calls_now) <= bool(asks) <= (
+            self.state in ("potential OE", "expiring") or (begins and not calls_now))
         assert [type(action) for action in todo].count(QueryLastUse) == (
             self.state == "expiring" and isinstance(event, ev.LifespanEnded))
         ends = [action for action in todo if isinstance(action, TearDown)]
