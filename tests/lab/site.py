@@ -111,9 +111,11 @@ class Site:
         """Start systemd there, without waiting."""
         self._container = subprocess.Popen(
             ["systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot", "--console=pipe",
-             f"--network-namespace-path=/run/netns/{self.host.namespace}", "-D", str(self._root)],
+             f"--network-namespace-path=/run/netns/{self.host.namespace}", "--capability=CAP_NET_ADMIN",
+             "-D", str(self._root)],
             stdin=subprocess.DEVNULL, stdout=(self._net.folder / f"boot-{self.row.host}.log").open("ab"),
-            stderr=subprocess.STDOUT, env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
+            stderr=subprocess.STDOUT, env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                                            "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
 
     def wait(self, limit: float = 240) -> None:
         """Until all that it starts by itself has been started."""
