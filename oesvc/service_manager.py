@@ -27,6 +27,7 @@ class ServiceManager:
         self._status = status
         self._pulse = LoopingCall(self._beat)
         self._pulse.clock = reactor
+        self._failed = False
         watched = environment.get("WATCHDOG_PID") in (None, str(os.getpid()))
         self._period = int(environment.get("WATCHDOG_USEC", "0")) / 1e6 if watched else 0.0
 
@@ -42,13 +43,14 @@ class ServiceManager:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reading the policy anew")
 
     def failed(self, why: str) -> None:
-        """It will not come up: `systemctl status` says why."""
+        """It will not come up: `systemctl status` says why, and goes on to."""
+        self._failed = True
         self._tell(f"STATUS={_one_line(why)}")
 
     def stopping(self) -> None:
         if self._pulse.running:
             self._pulse.stop()
-        self._tell("STOPPING=1", "STATUS=taking leave of the peers")
+        self._tell("STOPPING=1", *([] if self._failed else ["STATUS=taking leave of the peers"]))
 
     def _beat(self) -> None:
         self._tell("WATCHDOG=1", f"STATUS={self._line()}")

@@ -71,9 +71,12 @@ def test_the_watchdog_of_another_process_is_not_ours(hear):
     assert (len(hear()), clock.getDelayedCalls()) == (1, [])
 
 
-def test_the_reason_of_a_failure_is_one_line_of_bounded_length(hear):
-    ServiceManager({"NOTIFY_SOCKET": hear.name}, Clock(), str).failed("UDP 192.0.2.1:500:\nin use" + "x" * 9999)
-    (status,), = hear()
+def test_the_reason_of_a_failure_stays_one_line_of_bounded_length(hear):
+    manager = ServiceManager({"NOTIFY_SOCKET": hear.name}, Clock(), str)
+    manager.failed("UDP 192.0.2.1:500:\nin use" + "x" * 9999)
+    manager.stopping()
+    (status,), stopping = hear()
+    assert stopping == ["STOPPING=1"]
     assert status.startswith("STATUS=UDP 192.0.2.1:500: in usexxx") and len(status) == len("STATUS=") + LONGEST_STATUS
 
 

@@ -112,7 +112,7 @@ class Site:
         self._container = subprocess.Popen(
             ["systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot", "--console=pipe",
              f"--network-namespace-path=/run/netns/{self.host.namespace}", "--capability=CAP_NET_ADMIN",
-             "-D", str(self._root)],
+             "--resolv-conf=off", "-D", str(self._root)],
             stdin=subprocess.DEVNULL, stdout=(self._net.folder / f"boot-{self.row.host}.log").open("ab"),
             stderr=subprocess.STDOUT, env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
                                             "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
