@@ -44,6 +44,14 @@ def test_the_service_has_a_user_of_its_own_and_three_capabilities():
         assert set(capabilities.split()) == {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
 
 
+def test_no_field_and_no_reload_is_there_twice():
+    """Several work on these files at once; dpkg refuses a field that is there twice."""
+    for stanza in (DEBIAN / "control").read_text().split("\n\n"):
+        fields = [line.partition(":")[0] for line in stanza.splitlines() if line[:1] not in (" ", "#")]
+        assert len(fields) == len(set(fields)), fields
+    assert (DEBIAN / "oegw.service").read_text().count("\nExecReload=") == 1
+
+
 @pytest.mark.parametrize("held", [(), (53,)])
 def test_other_ports_are_no_obstacle(held):
     done = ports_are_free(*held)
