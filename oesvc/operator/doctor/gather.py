@@ -4,6 +4,7 @@ network namespace."""
 import ctypes
 import json
 import os
+import pwd
 import re
 import subprocess
 import tempfile
@@ -85,7 +86,8 @@ def with_files(facts: Facts, settings: Config) -> Facts:
                     addresses=settings.addresses or tuple(
                         own.address for own in outside_addresses(settings.clients, settings.inside) if own.lasting))
     try:
-        facts = replace(facts, key=key_pair.public_key(key_pair.load(settings.private_key)))
+        key = key_pair.public_key(key_pair.load(settings.private_key))
+        facts = replace(facts, key=key, key_complaint=unreadable(settings.private_key, settings.state_directory))
     except key_pair.KeyPairError as error:
         if facts.as_root:
             facts = replace(facts, key_complaint=str(error))
@@ -214,6 +216,23 @@ def unwritable(directory: Path) -> str:
     except OSError as error:
         return os.strerror(error.errno or 0)
     return ""
+
+
+def unreadable(key: Path, directory: Path) -> str:
+    """Why the user to whom the state directory belongs, and as whom the daemon runs, cannot read the key; else empty."""
+    try:
+        owner, user = key.stat().st_uid, directory.stat().st_uid
+    except OSError:
+        return ""  # that is told elsewhere
+    return "" if user in (0, owner) else \
+        f"{key}: it belongs to user {_name(owner)}; the daemon, which runs as {_name(user)}, cannot read it"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def clock_synchronized() -> bool | None:

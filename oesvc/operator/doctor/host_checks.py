@@ -34,7 +34,8 @@ def configuration(facts: Facts) -> Iterator[Finding]:
 def key_file(facts: Facts) -> Iterator[Finding]:
     if facts.key_complaint and facts.settings:
         file = facts.settings.private_key
-        commands = {"no such file": f"oegw keys gen --config {facts.file}", "others may read": f"chmod 600 {file}"}
+        commands = {"no such file": f"oegw keys gen --config {facts.file}", "others may read": f"chmod 600 {file}",
+                    "it belongs to": f"chown --reference={facts.settings.state_directory} {file}"}
         yield Finding(PROBLEM, f"the private key cannot be used: {facts.key_complaint}",
                       next((command for said, command in commands.items() if said in facts.key_complaint),
                            f"mv {file} {file}.bad && oegw keys gen --config {facts.file}; then publish its records"))

@@ -3,6 +3,8 @@
 Those that need a kernel are made in tests/lab/test_broken_set_ups.py.
 """
 
+import os
+import pwd
 import socket
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -224,6 +226,16 @@ def test_first_line_tells_that_the_key_file_is_missing_or_open_to_others(tmp_pat
     (tmp_path / "key.pem").chmod(0o644)
     first, second, *_ = as_text(answer(with_files(facts, facts.settings))).splitlines()
     assert "others may read it (mode 0644)" in first and second.endswith(f"chmod 600 {tmp_path}/key.pem")
+
+
+def test_first_line_tells_that_the_key_belongs_to_another_user_than_the_daemon(tmp_path):
+    facts = healthy(tmp_path)
+    key_pair.generate(tmp_path / "key.pem")
+    assert with_files(facts, facts.settings).key_complaint == ""
+    os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
+    first, second, *_ = as_text(answer(with_files(facts, facts.settings))).splitlines()
+    assert first.endswith("key.pem: it belongs to user root; the daemon, which runs as nobody, cannot read it")
+    assert second.endswith(f"chown --reference={tmp_path} {tmp_path}/key.pem")
 
 
 def test_first_line_names_a_part_that_the_kernel_does_not_have(tmp_path):
