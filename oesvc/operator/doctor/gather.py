@@ -219,7 +219,7 @@ def unwritable(directory: Path) -> str:
 
 
 def unreadable(key: Path, directory: Path) -> str:
-    """Why the user to whom the state directory belongs, and as whom the daemon runs, cannot read the key; else empty."""
+    """Why the owner of the state directory, as whom the daemon runs, cannot read the key; empty if that can be read."""
     try:
         owner, user = key.stat().st_uid, directory.stat().st_uid
     except OSError:
