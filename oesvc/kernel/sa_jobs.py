@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
-from oesvc.interfaces import PlaneError
+from oesvc.interfaces import PlaneError, Traffic
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -15,7 +15,7 @@ from oesvc.kernel.configured import lift
 from oesvc.kernel.constants import XFRM_POLICY_ALLOW
 from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
 from oesvc.kernel.netlink import ExistsError, Message
-from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, succeed_sa
+from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, read_traffic, succeed_sa
 from oesvc.kernel.spd import (
     ACTIONS,
     INGRESS,
@@ -26,6 +26,7 @@ from oesvc.kernel.spd import (
     ingress_policies,
     put_policy,
 )
+from oesvc.kernel.standing import AT_ONCE
 from oesvc.kernel.structs import SaMessage
 
 Job = Generator[Deferred[Any], Any, None]
@@ -124,3 +125,11 @@ class SaJobs:
         if entry.ingress and not entry.inbound:
             yield self._request(*(lift(way, entry.flow, entry.reqid) for way in entry.ingress))
             entry.ingress = dict.fromkeys(INGRESS, Template(entry.reqid, None)) if entry.configured else NO_INGRESS
+
+    @inlineCallbacks
+    def traffic(self, sas: Sequence[IpsecSa]) -> Generator[Deferred[Any], Any, Traffic]:
+        """Of any flows."""
+        replies: list[Message] = []
+        for start in range(0, len(sas), AT_ONCE):
+            replies += yield self._request(*(get_sa(sa.spi, sa.destination) for sa in sas[start:start + AT_ONCE]))
+        return read_traffic(replies)

@@ -41,7 +41,7 @@ from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import closed_ruleset, revised_ruleset, ruleset
 from oesvc.kernel.sa_jobs import Job, SaJobs
-from oesvc.kernel.sad import get_sa, read_traffic
+from oesvc.kernel.sad import get_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
 from oesvc.kernel.spd import (
     ACTIONS,
@@ -387,4 +387,4 @@ class LinuxForwardingPlane:
 
     def traffic(self, sas: Sequence[IpsecSa]) -> "Deferred[Traffic]":
         """See ForwardingPlane."""
-        return self._xfrm.request(*(get_sa(sa.spi, sa.destination) for sa in sas)).addCallback(read_traffic)
+        return self._sas.traffic(sas)

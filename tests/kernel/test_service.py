@@ -598,3 +598,12 @@ def test_a_pair_with_another_programs_policy_goes_to_it_if_it_may_go_in_clear() 
     plane.kernel.refuses = ""
     done(plane.forget(FLOW))
     assert plane.said() == ["known: PASS to None"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 200])
+def test_traffic_is_asked_for_in_parts_that_the_kernel_takes(count):
+    plane = Plane()
+    sas = [replace(OUTBOUND, spi=0x1000 + number) for number in range(count)]
+    plane.kernel.sas = [kernels_own(OUTBOUND)]
+    assert done(plane.traffic(sas)) == ({(0x222, OUTBOUND.destination): (0, 0)} if count else {})
+    assert len(plane.said()) == count

@@ -102,12 +102,15 @@ def with_files(facts: Facts, settings: Config) -> Facts:
 
 def with_daemon(facts: Facts, control: Path) -> Facts:
     try:
-        sas = ask(control, {"command": "sas"})["sas"]
-        return replace(facts, daemon=Daemon.RUNS, daemon_pid=pid_of_daemon(control), sas=sas)
+        ask(control, {"command": "peers"})
+        facts = replace(facts, daemon=Daemon.RUNS, daemon_pid=pid_of_daemon(control))
     except NoDaemonError:
         return replace(facts, daemon=Daemon.DEAD if control.is_socket() else Daemon.ABSENT)
     except CommandError as error:
         return replace(facts, daemon=Daemon.SILENT if facts.as_root else Daemon.HIDDEN, daemon_says=str(error))
+    with suppress(CommandError):  # of very many it may take too long
+        facts = replace(facts, sas=ask(control, {"command": "sas"})["sas"])
+    return facts
 
 
 def with_dns(facts: Facts, control: Path) -> Facts:
