@@ -8,6 +8,8 @@ SECONDS = {
     "test_life_and_death": 205,
     "test_main_job": 90,
     "test_plane": 80,
+    "test_plane_lifecycle": 150,
+    "test_reboots": 110,
     "test_rekey": 120,
 }
 "What a file takes under emulation, where it is much more than the others' minute."
