@@ -6,7 +6,7 @@ RESULTS = .cache/results
 PYTEST = -m pytest -q -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help setup demo check check-unit check-newest check-dns bench-ike fuzz simulate bench-dns bench-latency check-lab interop demo-deb check-deb lint conformance deb clean
+.PHONY: help setup demo check check-unit check-newest check-dns bench-ike bench-scale fuzz simulate bench-dns bench-latency check-lab interop demo-deb check-deb lint conformance deb clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,6 +35,12 @@ check-dns:  ## the long tests of DNSSEC: 20,000 corrupted chains, eight hours of
 
 bench-ike:  ## CPU of a handshake of IKE beside its arithmetic alone; memory, two cores
 	@$(PYTHON) bench/ike
+
+bench-scale:  ## 100,000 flows and 10,000 tunnels in one daemon; fewer in the lab's kernel, which has ESP, and is slow
+	@unshare --net $(PYTHON) bench/scale
+	@tools/setup-lab debian kernel
+	@tools/in-lab-kernel --time-limit 3000 --memory 4G unshare --net $(PYTHON) bench/scale --flows 10000 --tunnels 2000 \
+	  --tunnels-per-peer 100 --destinations 50
 
 fuzz:  ## fuzz all that reads from the network, guided by coverage (SECONDS=n of CPU, default 3600; T=targets)
 	@tools/setup-lab fuzz
@@ -65,7 +71,7 @@ interop:  ## the whole matrix with strongSwan and libreswan (an hour, emulated);
 
 lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md is up to date
 	@tools/setup-lab tools newest
-	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency fuzz/run simulate/run
+	$(TOOLS)/ruff check . tools/in-lab-kernel tools/conformance bench/dns bench/ike bench/latency bench/scale fuzz/run simulate/run
 	$(TOOLS)/mypy --python-executable .cache/venv-newest/bin/python
 	$(PYTHON) tools/conformance --check
 

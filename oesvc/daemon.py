@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
 from oesvc.configured_peers import ConfiguredPeers
+from oesvc.coroutines import begin
 from oesvc.discovery import Discovery
 from oesvc.ike import events as ike
 from oesvc.ike.datagram import Datagram
@@ -194,7 +195,7 @@ class KeyingDaemon:
             answered = await self.discovery.delegations(action.destination, note, connection.flow.source,
                                                         connection.line.options.dnssec)
             self.tell(connection, self._in_clock_time(answered))
-        log_failure(Deferred.fromCoroutine(look_up()), f"{connection.flow}: looking up its delegation",
+        log_failure(begin(look_up()), f"{connection.flow}: looking up its delegation",
                     lambda why: self.tell(connection, ev.LookUpFailed(why, self._clock.seconds())))
 
     @perform.register

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.interfaces import PlaneError, Traffic
 from oesvc.ipsec.flow import Address, Flow
@@ -75,19 +76,23 @@ class SaJobs:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
                 entry.ingress = {**entry.ingress, policy.direction: template}
 
-    def put_outbound(self, entry: FlowEntry, policy: Policy) -> Job:
+    def put_outbound(self, entry: FlowEntry, policy: Policy) -> "Deferred[Any]":
         """A policy of another program for this very pair stays, and decides: the SPD has one for each selector.
 
         So the pair may be let through to it, but not if it must be encrypted or denied: who knows what that one says?
         """
-        try:
-            yield self._put((put_policy if entry.outbound_policy else create_policy)(policy))
+        def stands(_: Any) -> None:
             entry.outbound_policy = True
-        except ExistsError:
+
+        def is_anothers(failure: Failure) -> None:
+            failure.trap(ExistsError)
             if policy.template or policy.action != XFRM_POLICY_ALLOW:
                 raise PlaneError(f"{entry.flow}: another program has a policy for this very pair in the SPD, which "
                                  "would count in place of ours; the pair is held until that one is removed") from None
             LOG.info("{flow}: another program has a policy for this very pair in the SPD; it decides", flow=entry.flow)
+
+        put = self._put((put_policy if entry.outbound_policy else create_policy)(policy))
+        return put.addCallbacks(stands, is_anothers)
 
     @inlineCallbacks
     def change(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:

@@ -176,9 +176,8 @@ class LinuxForwardingPlane:
     @inlineCallbacks
     def _reconfigure(self, config: PlaneConfig) -> Job:
         if self._listener is not None:
-            trap, before = TRAP, self._config
-            yield revise_policies(self._xfrm, standing_policies(before, trap), standing_policies(config, trap),
-                                  lambda: self._sets.load(revised_ruleset(config)))
+            before, after = standing_policies(self._config, TRAP), standing_policies(config, TRAP)
+            yield revise_policies(self._xfrm, before, after, lambda: self._sets.load(revised_ruleset(config)))
             self._config = config
 
     def _ruleset_changed(self, message: Message) -> None:
@@ -221,8 +220,7 @@ class LinuxForwardingPlane:
             self._judge(entry.policy, [datagram])
             return
         asking = self._holds.ask(datagram.flow, self._reactor.seconds())
-        displaced = self._holds.keep(datagram)
-        if displaced is not None:
+        if (displaced := self._holds.keep(datagram)) is not None:
             self._queue.drop(displaced)
         if asking and self._listener is not None:
             self._listener.acquired(datagram.flow)
@@ -231,10 +229,7 @@ class LinuxForwardingPlane:
         for one in datagrams:
             if one.inner is not None:
                 self._sets.include(one.inner, one.flow, policy).addErrback(self._not_held, one.inner)
-        if policy is ForwardingPolicy.DENY:
-            self._queue.drop(*datagrams)
-        else:
-            self._queue.accept(*datagrams)
+        (self._queue.drop if policy is ForwardingPolicy.DENY else self._queue.accept)(*datagrams)
 
     def _notified(self, message: Message) -> None:
         event = read_notification(message)
@@ -316,22 +311,30 @@ class LinuxForwardingPlane:
             raise PlaneError("the forwarding plane is not running")
         return self._xfrm.request(request)
 
-    @inlineCallbacks
-    def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> Job:
+    def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> "Deferred[None]":
         template, ends = None, 0
         if policy is ForwardingPolicy.ENCRYPT:
             if gateways is None:
                 raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
             template, ends = Template(entry.reqid, gateways), self._config.ends(entry.flow)
-        if ends or (entry.policy, entry.template) != (policy, template):
-            outbound = flow_policy(entry.flow, ACTIONS[policy], template, ends)
-            yield from self._sas.put_outbound(entry, outbound)
-            yield self._sets.change(entry.flow, entry.policy, policy)
+        if not ends and (entry.policy, entry.template) == (policy, template):
+            self._release(entry.flow, policy)
+            return succeed(None)
+
+        def is_in_force(_: Any) -> None:
             entry.policy, entry.template = policy, template
-        since = self._holds.since(entry.flow)
-        self._judge(policy, self._holds.take(entry.flow))
-        if since is not None:
+            self._release(entry.flow, policy)
+
+        # Callbacks, not a generator: what Twisted makes for one that waits, each new flow would leave as garbage.
+        put = self._sas.put_outbound(entry, flow_policy(entry.flow, ACTIONS[policy], template, ends))
+        put.addCallback(lambda _: self._sets.change(entry.flow, entry.policy, policy))
+        return put.addCallback(is_in_force)
+
+    def _release(self, flow: Flow, policy: ForwardingPolicy) -> None:
+        """Its policy is in force: what was held goes on, or is dropped."""
+        if (since := self._holds.since(flow)) is not None:
             self._released(policy, self._reactor.seconds() - since)
+        self._judge(policy, self._holds.take(flow))
 
     @inlineCallbacks
     def _withdraw(self, entry: FlowEntry) -> Job:

@@ -131,6 +131,7 @@ def test_an_outbound_sa_is_renewed_before_its_end_and_before_its_sequence_number
         + tlv(20, b"hmac(sha256)".ljust(64, b"\0") + struct.pack("=II", 256, 128) + bytes(32)))
 
 
+@pytest.mark.conformance("C-2.2-04")
 @given(st.integers(256, 0xFFFFFFFF))
 def test_what_the_peer_sends_is_renewed_by_its_volume_a_little_later_than_the_peer_would(spi: int) -> None:
     sa = replace(make_sa(EspTransform(Encryption.DES3_CBC, 192, Integrity.HMAC_SHA1_96)), spi=spi)
