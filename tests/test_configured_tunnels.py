@@ -18,6 +18,7 @@ from oesvc.oe.machine import State
 from oesvc.oe.reasons import Because
 from oesvc.operator import report
 from oesvc.operator.trust import CONFIGURED, LEVELS, trust
+from oesvc.partners import PartnerFile
 from tests.oe.parts import ALICE, BOB, PERMISSIVE, SG_A, SG_B
 from tests.pair import Pair, private_key
 
@@ -179,7 +180,7 @@ def test_what_is_not_for_the_tunnel_but_goes_where_it_leads_is_denied_and_never_
     assert pair.a.daemon.connections.get(Flow(ALICE, BOB)).reason.because is Because.CLASS_IS_CONFIGURED
 
 
-@pytest.mark.conformance("C-2.2-02")
+@pytest.mark.conformance("C-2.2-02", "C-4.2-01")
 def test_configured_and_opportunistic_tunnels_are_of_different_kinds_and_trust():
     pair = pair_of()
     begin(pair)
@@ -187,6 +188,8 @@ def test_configured_and_opportunistic_tunnels_are_of_different_kinds_and_trust()
     pair.run(1.0)
     connections = pair.a.daemon.connections
     kinds = {type(connections.get(record.flow)): trust(pair.a.daemon, record) for record in pair.a.daemon.tunnels}
+    asked = {name for ask, _, name in pair.resolver.diary}
+    assert asked == {"66.0.2.192.in-addr.arpa", "65.0.1.192.in-addr.arpa"}, "of the opportunistic tunnel's ends alone"
     assert kinds == {ConfiguredTunnel: CONFIGURED, Connection: "proved by DNSSEC"} and CONFIGURED not in LEVELS.values()
     assert connections.get(Flow(ALICE, BOB)).state is State.KEYED
     told = report.status(pair.a.daemon, "0", pair.clock.seconds())
@@ -281,6 +284,30 @@ def test_peer_that_is_known_by_its_name_is_called_at_the_address_that_the_dns_ha
     pair.publish_address("gw.example.com", SG_B)
     begin(pair)
     assert states(pair) == (UP, UP)
+
+
+def test_after_a_crash_the_peer_of_an_on_demand_tunnel_is_called_without_waiting_for_a_datagram(tmp_path):
+    """As the list of connected gateways says; of a tunnel that is no longer configured nothing comes."""
+    list_of_partners = PartnerFile(tmp_path / "partners.sqlite")
+    list_of_partners.open()
+    gone = Subnets.between(NET_B, NET_A)
+    list_of_partners.write({SG_B: THERE, SG_A: gone})
+    former = PartnerFile(tmp_path / "partners.sqlite").open()
+    assert {partner.flow for partner in former} == {THERE, gone}
+    pair = pair_of()
+    pair.a.daemon.recovery.greet(former)
+    pair.run(2.0)
+    assert states(pair) == (UP, UP)
+
+
+def test_peer_that_has_forgotten_the_keys_is_keyed_with_anew_while_the_old_ones_serve():
+    pair = pair_of()
+    begin(pair)
+    before = tunnel(pair.a).tunnel
+    pair.a.daemon.recovery.unknown_spi(Flow(SG_B, SG_A), 0x4711)
+    pair.run(2.0)
+    assert states(pair) == (UP, UP) and tunnel(pair.a).tunnel != before
+    assert "hold" not in pair.a.policies()
 
 
 def test_opportunistic_flows_of_single_hosts_go_on_beside_it():

@@ -26,6 +26,7 @@ from oesvc.dns.rollover import KeyState, TrustPoint
 from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
 from oesvc.oe.classes import ConnectionClass
+from oesvc.oe.configured import TunnelState
 from oesvc.oe.machine import TRANSITIONS, State
 from oesvc.oe.reasons import Because
 from oesvc.operator.report import bounds
@@ -68,6 +69,9 @@ class Collector:
         yield _gauge("oegw_flows", "Flows by state and class (RFC 4322 section 3.2).", ("state", "class"),
                      _all(by_state, State, ConnectionClass))
         yield _gauge("oegw_flows_by_reason", "Flows by what led to their state.", ("reason",), _all(by_reason, Because))
+        configured = Counter((tunnel.state,) for tunnel in self._daemon.connections.configured.values())
+        yield _gauge("oegw_configured_tunnels", "Configured tunnels by state.", ("state",),
+                     _all(configured, TunnelState))
         told = self._daemon.statistics.connections
         yield _counter("oegw_connection_events", "What connections were told (RFC 4322 section 3.2).", ("event",),
                        {(_words(event.__name__),): told[event] for event in TOLD})
