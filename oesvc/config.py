@@ -330,7 +330,8 @@ def _read_tunnels(file: Path, text: str, parser: configparser.ConfigParser,
         return tuple(read_tunnels(
             {section: parser[section] for section in parser.sections()},
             {section: _place(file, text, section) for section in parser.sections()},
-            values["gateway", "clients"], values["dns", "mode"] is not DnsMode.OFF))
+            values["gateway", "clients"], [server.address for server in values["dns", "servers"]],
+            values["dns", "mode"] is not DnsMode.OFF))
     except TunnelError as error:
         raise ConfigError(f"{_place(file, text, error.section, error.option)}: [{error.section}] {error}") from None
 

@@ -91,7 +91,7 @@ OPTIONS: dict[str, tuple[Reader, str | None]] = {
 
 
 def read_tunnels(sections: Mapping[str, Mapping[str, str]], places: Mapping[str, str], clients: Sequence[Network],
-                 dns_proves_keys: bool) -> Iterator[ConfiguredPeer]:
+                 resolvers: Sequence[Address], dns_proves_keys: bool) -> Iterator[ConfiguredPeer]:
     """The sections that are tunnels, in their order. Raises TunnelError."""
     numbers: dict[int, str] = {}
     pairs: dict[Subnets, str] = {}
@@ -105,7 +105,7 @@ def read_tunnels(sections: Mapping[str, Mapping[str, str]], places: Mapping[str,
         numbers[number] = named[1]
         values["local"] = values["local"] or tuple(clients)
         identity = values["identity"] or _identity(values["peer"])
-        for option, complaint in _contradictions(values, identity, clients, dns_proves_keys):
+        for option, complaint in _contradictions(values, identity, clients, resolvers, dns_proves_keys):
             raise TunnelError(section, option, complaint)
         subnets = tuple(dict.fromkeys(Subnets.between(*pair) for pair in product(values["local"], values["remote"])
                                       if pair[0].version == pair[1].version))
@@ -143,7 +143,7 @@ def _identity(peer: Address | str | None) -> Identity | None:
 
 
 def _contradictions(values: Mapping[str, Any], identity: Identity | None, clients: Sequence[Network],
-                    dns_proves_keys: bool) -> Iterator[tuple[str, str]]:
+                    resolvers: Sequence[Address], dns_proves_keys: bool) -> Iterator[tuple[str, str]]:
     """What does not go together: at which option, and what would be right."""
     if identity is None:
         yield "identity", "who is allowed to call from any address? Write its identity, such as @laptop.example.com"
@@ -156,6 +156,10 @@ def _contradictions(values: Mapping[str, Any], identity: Identity | None, client
     for network in values["remote"]:
         if network.is_multicast or network.is_loopback or network.is_link_local:
             yield "remote", f"{network} is no network that a gateway leads to"
+        for resolver in resolvers:
+            if resolver in network and not resolver.is_loopback:
+                yield "remote", (f"our own questions to the resolver {resolver} would go to {network} in clear; use "
+                                 "one on this host or on this side of the tunnel")
         for ours in clients:
             if network.version == ours.version and network.subnet_of(ours):
                 yield "remote", f"{network} lies within our own clients' {ours}; name those narrower"

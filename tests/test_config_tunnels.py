@@ -140,6 +140,13 @@ def test_a_policy_file_cannot_take_anything_out_of_a_tunnel(read):
         read(LONDON, clear="10.2.3.0/24\n")
 
 
+@pytest.mark.conformance("C-1.2-07")
+def test_a_resolver_where_the_tunnel_leads_would_be_asked_in_clear(read):
+    with pytest.raises(config.ConfigError, match=r"questions to the resolver 10\.2\.0\.53 would go .* in clear"):
+        read(LONDON, more="[dns]\nservers = 10.2.0.53")
+    assert read(LONDON | {"remote": "0.0.0.0/0"}, more="[dns]\nservers = 127.0.0.1").tunnels
+
+
 def test_key_from_a_dns_that_nobody_validates_proves_nothing(read):
     with pytest.raises(config.ConfigError, match="nothing proves a key from the DNS"):
         read(LONDON | {"key": "dns"}, more="[dns]\nmode = off")
