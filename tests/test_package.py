@@ -34,12 +34,13 @@ def test_the_service_is_enclosed():
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-def test_the_service_has_a_user_of_its_own_and_three_capabilities():
+def test_the_service_has_a_user_of_its_own_three_capabilities_and_the_time_to_end():
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str
     unit.read(DEBIAN / "oegw.service")
     service = unit["Service"]
     assert service["User"] == "oegw"
+    assert service["KillMode"] == "mixed", "with control-group systemd ends the nft that closes paranoid prefixes"
     for capabilities in (service["AmbientCapabilities"], service["CapabilityBoundingSet"]):
         assert set(capabilities.split()) == {"CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW"}
 
