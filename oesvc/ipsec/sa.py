@@ -98,13 +98,3 @@ class IpsecSa:
         if self.flow != flow:
             gateways, udp = gateways.reversed(), udp.reversed()
         return replace(self, source=gateways.source, destination=gateways.destination, udp=udp)
-
-
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """The set of phase 2 SAs of one flow, one in each direction, made and removed as one."""
-
-    flow: Flow
-    "From our side to the peer's: the direction of the outbound SA."
-    inbound: IpsecSa
-    outbound: IpsecSa
