@@ -60,6 +60,8 @@ class Gateway:
         self.process: Process | None = None
         self.processes = 0
         self.off_since = 0.0
+        self.mistaken_until = 0.0
+        "Until when somebody may take another key for ours, and for as long as a tunnel lasts with whom we have lost."
 
     def __str__(self) -> str:
         return f"gateway {self.number} ({self.address})"

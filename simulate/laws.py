@@ -7,6 +7,7 @@ from oesvc.ike.v1.tunnels import TunnelState
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.ipsec.sa import IpsecSa
 from oesvc.journal import OTHER_FLOWS, PEERS, Party
 from oesvc.oe.connection import Connection
 from oesvc.timeline import render
@@ -23,6 +24,8 @@ LOOSE_ENDS = 60.0
 BEREFT = 120.0
 """Seconds in which a gateway finds out that a peer has lost its SAs: the silence before DPD asks, five questions, and
 the look at each gateway in its turn."""
+IN_USE = 30.0
+"Seconds since the last datagram."
 SWEEP_EVERY = 25
 "Events between two looks at everything that some gateway has."
 
@@ -154,17 +157,23 @@ class Laws:
 
     def _check_other_ends(self, process: "Process") -> None:
         """Whoever is sent to can read it, but for the time in which a peer is found to be dead or to have forgotten."""
-        self.checked["both ends have the same SAs"] += 1
-        world, gateway = self._world, process.gateway
-        for flow, sas in gateway.kernel.outbound.items():
-            sa = next(reversed(sas.values())).sa
-            peer = world.by_address.get(sa.destination)
-            if peer is None or peer.process is None or world.network.is_cut(gateway.address, peer.address) \
-                    or sa.spi in peer.kernel.inbound:
+        self.checked["whoever is sent to has the SA"] += 1
+        kernel = process.gateway.kernel
+        for flow, sas in kernel.outbound.items():
+            sa, policy = next(reversed(sas.values())).sa, kernel.spd.get(flow)
+            in_use = policy is not None and self._world.unix_time() - policy.used < IN_USE
+            if not in_use or self._is_well(process.gateway, sa):
                 self._passed(process, "other end", sa.spi)
             else:
-                self._lasts(process, "other end", sa.spi, BEREFT, f"it is sent by {sa.spi:#010x}, which {peer} has not",
-                            flow)
+                self._lasts(process, "other end", sa.spi, BEREFT,
+                            f"it is sent by {sa.spi:#010x}, which nobody at {sa.destination} has", flow)
+
+    def _is_well(self, gateway: "Gateway", sa: IpsecSa) -> bool:
+        """Or nobody can help it: the peer is off, out of reach, or its key is one that caches of the DNS have not."""
+        peer = self._world.by_address.get(sa.destination)
+        return (peer is None or peer.process is None or sa.spi in peer.kernel.inbound
+                or peer.mistaken_until > self._world.clock.seconds()
+                or self._world.network.is_cut(gateway.address, peer.address))
 
     def _check_progress(self, process: "Process", connection: Connection, now: float) -> None:
         """No connection waits for ever: its lifespan ends, or what it has begun does."""

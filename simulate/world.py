@@ -27,6 +27,8 @@ from simulate.traffic import Stream, Streets, habit, pareto
 DAY = 86400.0
 QUIET = 16 * 3600.0
 "Seconds without traffic and faults, after which nothing may be left: the normal lifespan, then the longest channel."
+LONGEST_TTL = 14400.0
+"Seconds, of what gateways publish."
 PLAIN_HOSTS = 200
 "Hosts without any gateway."
 CLASSES = ((ConnectionClass.OE_PERMISSIVE, 74), (ConnectionClass.OE_PARANOID, 20),
@@ -122,7 +124,7 @@ class World(Streets):
                     backup.ours.add(client)
                     self.homes[client].append(backup)
         keys = [public_key(pooled_key(number)) for number in numbers]
-        ttl = random.choice((300.0, 3600.0, 14400.0))
+        ttl = random.choice((300.0, 3600.0, LONGEST_TTL))
         if kind != "nothing" and kind != "no KEY of the gateway":
             self.zones.publish_keys(gateway.address, keys, ttl)
         status = {"forged": SecurityStatus.BOGUS, "unsigned": SecurityStatus.INSECURE}.get(kind, SecurityStatus.SECURE)
@@ -230,6 +232,7 @@ class World(Streets):
             self._roll_over(gateway)
         elif kind == "key replaced":
             # At once: for a TTL, caches still have the old one.
+            gateway.mistaken_until = self.clock.seconds() + LONGEST_TTL + 3600
             gateway.key_number = (gateway.key_number + 1) % KEY_POOL
             self.publish(gateway, gateway.key_number)
             gateway.stop()
@@ -248,8 +251,6 @@ class World(Streets):
     def _roll_over(self, gateway: Gateway) -> None:
         """As RFC 4322 section 5.4 wants it: both keys are in the DNS while the new one comes into use."""
         old, new = gateway.key_number, (gateway.key_number + 1) % KEY_POOL
-        longest = 14400.0
-
         def use() -> None:
             if gateway.key_number == old:
                 gateway.key_number = new
@@ -261,8 +262,8 @@ class World(Streets):
                 self.publish(gateway, new)
 
         self.publish(gateway, old, new)
-        self.clock.callLater(longest + 60, use)
-        self.clock.callLater(2 * (longest + 60), withdraw)
+        self.clock.callLater(LONGEST_TTL + 60, use)
+        self.clock.callLater(2 * (LONGEST_TTL + 60), withdraw)
 
     def note_end(self, gateway: Gateway) -> None:
         """Its process ends."""

@@ -91,6 +91,18 @@ def too_many_flows(process, connection):
     process.daemon.connections._max_flows = -1
 
 
+def test_law_sees_that_a_peer_has_lost_its_keys_for_good():
+    world, process, connection = keyed_world()
+    peer = world.by_address[connection.gateway]
+    peer.kernel.plane.unknown_spi = lambda ends, spi: None
+    (inbound,) = peer.kernel.inbound
+    del peer.kernel.inbound[inbound]
+    (back,) = peer.process.daemon.connections
+    back.lifespan_ends = 1e9  # else the peer would close the tunnel, for nothing comes by it
+    with pytest.raises(BrokenLawError, match=r"it is sent by 0x.*, which nobody at .* has"):
+        world.clock.run(400.0, lambda: world.laws._check_other_ends(process))
+
+
 @pytest.mark.parametrize("breaks, what", [
     (passes_in_clear, "passes in clear while it has a tunnel"),
     (never_clear_passes, "it is never to go in clear"),
