@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
 from oesvc.dns.anchor_keeper import FILE_NAME, AnchorKeeper
 from oesvc.dns.records import RecordType
-from oesvc.dns.resolver import DnsConfig, ValidatingResolver
+from oesvc.dns.resolver import ValidatingResolver
 from oesvc.ike.datagram import Datagram, Endpoint
 from oesvc.ike.v1.config import PHASE1_FLOOR, EngineConfig
 from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT
@@ -39,12 +38,10 @@ from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Lifetime
 from oesvc.journal import Journal
 from oesvc.kernel.addresses import AddressWatch, OwnAddress, list_addresses, outside, outside_addresses
-from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.kernel.unknown_spis import UnknownSpis
 from oesvc.keys.key_pair import KeyPairError, load, public_key
-from oesvc.name_service import dns_config, resolver_sources, seldom_asked, warnings
-from oesvc.oe.classes import Network
+from oesvc.name_service import dns_config, seldom_asked, warnings
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connections import Connections
 from oesvc.operator.control import ControlFactory
@@ -53,6 +50,7 @@ from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.operator.report import status_line
 from oesvc.partners import FILE_NAME as PARTNERS
 from oesvc.partners import PartnerFile, Partners
+from oesvc.plane_settings import plane_config
 from oesvc.running_policy import RunningPolicy
 from oesvc.service_manager import ServiceManager
 from oesvc.statistics import CountedResolver, Statistics
@@ -60,7 +58,6 @@ from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 from oesvc.unreachable import UnreachablePort
 
 CONTROL_MODE = 0o660
-EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 class GatewayService(Service):
@@ -82,7 +79,7 @@ class GatewayService(Service):
         except (KeyPairError, ValueError) as error:
             raise ConfigError(str(error)) from None
         statistics = Statistics()
-        self._plane = LinuxForwardingPlane(reactor, _plane_config(config, self._own, dns), statistics.released,
+        self._plane = LinuxForwardingPlane(reactor, plane_config(config, self._own, dns.servers), statistics.released,
                                            self._local_address)
         self._dns = dns
         self._resolver = ValidatingResolver(replace(dns, anchors=self._anchors.anchors), reactor, time.time,
@@ -208,7 +205,7 @@ class GatewayService(Service):
     def _put_in_force(self, config: Config, own: tuple[Address, ...]) -> "Deferred[None]":
         def in_force(_: object) -> None:
             self._config, self._own = config, own
-        return self._plane.reconfigure(_plane_config(config, own, self._dns)).addCallback(in_force)
+        return self._plane.reconfigure(plane_config(config, own, self._dns.servers)).addCallback(in_force)
 
     # Addresses that come and go
 
@@ -331,30 +328,6 @@ def _engine_config(config: Config) -> EngineConfig:
                         phase1_floor=replace(PHASE1_FLOOR, seconds=config.min_channel_lifetime),
                         phase2_floor=Lifetime(config.min_tunnel_lifetime, config.min_tunnel_kilobytes),
                         **config.ike_limits)
-
-
-def _plane_config(config: Config, own: tuple[Address, ...], dns: DnsConfig) -> PlaneConfig:
-    never_clear = tuple(line.network for line in config.policies if line.connection_class.never_clear)
-    if config.default_class.never_clear:
-        named = {line.network for line in config.policies}
-        never_clear += tuple(network for network in EVERYWHERE if network not in named)
-    spared = tuple(line.network for line in config.policies if not line.connection_class.never_clear
-                   and any(_is_within(line.network, network) for network in never_clear))
-    answered = [config.icmp_on_deny if options.icmp_on_deny is None else options.icmp_on_deny
-                for options in (config.default_options, *(line.options for line in config.policies))]
-    icmp_rules = tuple(zip((line.network for line in config.policies), answered[1:], strict=True))
-    return PlaneConfig(clients=config.clients, own=own, inside=config.inside, never_clear=never_clear, spared=spared,
-                       port_rules=tuple((rule.network, rule.ports, rule.dropped)
-                                        for rule in config.class_table().port_rules()),
-                       translated=config.translated,
-                       icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
-                       resolver_sources=resolver_sources(dns.servers, own, config.clients, config.translated),
-                       configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
-                       queue_length=config.max_held, keys_last=config.tunnel_lifetime, icmp_on_deny=answered[0])
-
-
-def _is_within(network: Network, other: Network) -> bool:
-    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
 
 
 def _remove_dead_socket(path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from oesvc import config
-from oesvc.gateway import _plane_config
 from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ipsec.subnets import Subnets
 from oesvc.kernel.constants import CONFIGURED_REQIDS, FLOW_REQIDS
@@ -15,6 +14,7 @@ from oesvc.keys.records import key_record
 from oesvc.name_service import dns_config
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.configured import Start
+from oesvc.plane_settings import plane_config
 from tests.pair import private_key
 
 PRIVATE = private_key("london")
@@ -91,7 +91,7 @@ def test_where_a_tunnel_leads_nothing_goes_in_clear_by_any_other_way(read):
     (line,) = loaded.policies
     assert (line.network, line.connection_class) == (ip_network("10.2.0.0/16"), ConnectionClass.CONFIGURED)
     assert line.place.endswith("oegw.conf:8, tunnel a")
-    plane = _plane_config(loaded, (ip_address("192.0.2.1"),), dns_config(loaded))
+    plane = plane_config(loaded, (ip_address("192.0.2.1"),), dns_config(loaded).servers)
     assert plane.never_clear == (ip_network("10.2.0.0/16"),)
     assert plane.configured == {Subnets.between(ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")): 0xF0000010}
 

@@ -15,7 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 
 from oesvc.config import load
-from oesvc.gateway import GatewayService, _plane_config
+from oesvc.gateway import GatewayService
 from oesvc.ike.datagram import Endpoint
 from oesvc.ike.events import TunnelFailed
 from oesvc.ike.failures import KeyingFailure
@@ -24,6 +24,7 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.keys import key_pair
 from oesvc.name_service import dns_config
+from oesvc.plane_settings import plane_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,7 +98,7 @@ class Service(GatewayService):
 
 
 def planned(config):
-    return _plane_config(config, (ip_address("192.1.1.4"),), dns_config(config))
+    return plane_config(config, (ip_address("192.1.1.4"),), dns_config(config).servers)
 
 
 def test_never_clear_by_default_is_everything_but_what_a_line_names(write):
