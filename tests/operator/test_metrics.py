@@ -185,7 +185,7 @@ def test_gateway_without_its_port_works_all_the_same(service):
 
     gateway._reactor.listenTCP = taken
     gateway._listen_for_metrics()
-    assert gateway._metrics is None
+    assert gateway._listening == []
 
 
 def queries():
