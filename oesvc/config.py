@@ -68,6 +68,7 @@ class Config:
     "Where Prometheus may ask; None: nowhere."
     private_key: Path
     identity: Identity | None
+    hosts_by_name: bool
     "Instead of our own address: a name (RFC 4322 section 5.3), or the address that a NAT translates it to."
     profile: Profile
     keying_time: float
@@ -141,6 +142,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("gateway", "manhole-keys"):    (read.path, "/etc/oegw/manhole.keys"),
     ("ike", "private-key"):         (read.path, "/var/lib/oegw/private/gateway.pem"),
     ("ike", "identity"):            (read.identity, ""),
+    ("ike", "hosts-by-name"):       (read.choice(YES_NO), "yes"),
     ("ike", "profile"):             (read.one_of(Profile), "modern"),
     ("ike", "keying-time"):         (read.between(float, 1, 300), "8"),
     ("ike", "channel-lifetime"):    (read.between(int, 60, DAY), "28800"),
@@ -239,6 +241,7 @@ def load(file: Path) -> Config:
         manhole_keys=values["gateway", "manhole-keys"],
         private_key=values["ike", "private-key"],
         identity=values["ike", "identity"],
+        hosts_by_name=values["ike", "hosts-by-name"],
         profile=values["ike", "profile"],
         keying_time=values["ike", "keying-time"],
         channel_lifetime=values["ike", "channel-lifetime"],

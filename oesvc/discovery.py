@@ -68,10 +68,12 @@ class Discovery:
     `client` is whose traffic makes us ask, of ours or of a peer's.
     """
 
-    def __init__(self, resolver: Resolver, policy: DnssecPolicy, random: Callable[[], float]) -> None:
+    def __init__(self, resolver: Resolver, policy: DnssecPolicy, random: Callable[[], float],
+                 hosts_by_name: bool = True) -> None:
         """`policy` is for classes without one; `random` gives numbers of [0, 1): gateways of one precedence are tried
-        in random order (5.2).
+        in random order (5.2); `hosts_by_name` is whether one known by name may speak for where it calls from (5.3).
         """
+        self._hosts_by_name = hosts_by_name
         self.policy = policy
         self._resolver = resolver
         self._random = random
@@ -158,7 +160,7 @@ class Discovery:
         delegates = any(reading.delegation for answer in answers
                         for reading in read_delegations(answer, host, policy, calling=False))
         absent = isinstance(judged, ev.DelegationAbsent) and not delegates
-        if absent and calls_from_there and isinstance(gateway, str):
+        if absent and calls_from_there and isinstance(gateway, str) and self._hosts_by_name:
             return await self._own_key(identity, key, f"{identity} calls from {host} and speaks for itself", client,
                                        policy)
         if not isinstance(judged, ev.DelegationFound):

@@ -92,7 +92,7 @@ class GatewayService(Service):
         self._listening: list[Any] = []
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
         discovery = Discovery(CountedResolver(self._resolver, statistics, reactor.seconds), config.dnssec,
-                              random.SystemRandom().random)
+                              random.SystemRandom().random, config.hosts_by_name)
         classes = config.class_table()
         self._inspector = Inspector(self._resolver, discovery, classes, time.time, dns.clock_skew)
         configured = [ConfiguredTunnel(peer.name, subnets, peer.start, peer.place)

@@ -226,6 +226,12 @@ def test_host_known_by_name_speaks_for_the_address_that_it_calls_from_and_no_oth
     assert not world.authorized(ALICE, AddressIdentity(SG_A), KEY, calls_from_there=True).authorized
 
 
+def test_host_known_by_name_needs_a_delegation_where_the_administrator_says_so(world):
+    world.publish(parse_name("laptop.example.com"), KEY_TYPE, KEY_RDATA)
+    world.discovery = Discovery(world.resolver, DnssecPolicy.PREFER, lambda: 0.5, hosts_by_name=False)
+    assert not world.authorized(ALICE, FqdnIdentity("laptop.example.com"), KEY, calls_from_there=True).authorized
+
+
 @pytest.mark.parametrize("status", [SecurityStatus.SECURE, SecurityStatus.INSECURE, SecurityStatus.BOGUS])
 def test_name_that_calls_from_a_host_which_delegates_to_another_gateway_is_refused(world, status):
     """Whoever sits on the path to it, or has come to its address, does not take its place."""
