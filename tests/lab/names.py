@@ -30,6 +30,8 @@ NAMED = ("sg-a", "laptop")
 "Who is known by name too, `sg-a.test`, and has its key there (RFC 4322 section 5.3)."
 NAMED_ALICES = ("192.1.0.80", "2001:db8:1::80")
 "Further addresses of Alice's, which delegate to SG-A by its name."
+CROSSED = (("192.1.0.85", "sg-a", 6), ("192.2.0.90", "sg-b", 6), ("2001:db8:1::85", "sg-a", 4))
+"Hosts that delegate to a gateway's address of the other IP version."
 SPARE_BOBS = tuple(f"192.2.0.{number}" for number in range(100, 200))
 "Further addresses of Bob's that SG-B speaks for: a new flow each. `Network` gives them to nobody."
 BY_CLASS = {"alice": {4: [f"192.1.0.{number}" for number in range(101, 106)],
@@ -60,9 +62,11 @@ def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
     second = ip_address(address_of("sg-d"))
     two_exits = [delegation_record(ip_address(TWO_EXITS), ip_address(address_of(gateway)), keys[gateway])
                  for gateway in ("sg-a", "sg-d")]
+    crossed = [delegation_record(ip_address(host), ip_address(address_of(gateway, version)), keys[gateway])
+               for host, gateway, version in CROSSED]
     named = [key_record(f"{name}.test", keys[name]) for name in NAMED]
     named += [delegation_record(ip_address(alice), "sg-a.test", keys["sg-a"]) for alice in NAMED_ALICES]
-    return canonical + spare + two_exits + records(second, [], keys["sg-d"]) + named
+    return canonical + spare + two_exits + records(second, [], keys["sg-d"]) + crossed + named
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:

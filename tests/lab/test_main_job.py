@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.capture import TCP, Packet
 from tests.lab.conftest import Lab
-from tests.lab.names import SPARE_BOB6, SPARE_BOBS, reverse_name
+from tests.lab.names import CROSSED, SPARE_BOB6, SPARE_BOBS, reverse_name
 from tests.lab.network import Host, address_of
 
 pytestmark = pytest.mark.lab
@@ -141,6 +141,17 @@ def test_both_ip_versions_alike(lab: Lab) -> None:
     assert clear(seen, BOB6) == []
     assert {packet.flow for packet in seen if packet.is_esp} == {(SG_A6, SG_B6), (SG_B6, SG_A6)}
     assert (ALICE6, CAROL6) in {packet.flow for packet in clear(seen, ALICE6)}
+
+
+def test_hosts_may_delegate_to_gateways_of_the_other_ip_version(lab: Lab) -> None:
+    """IPv4 within IPv6."""
+    (alice, _, _), (bob, _, _), _ = CROSSED
+    for name, host in ("alice", alice), ("bob", bob):
+        lab.net[name].run(["ip", "address", "replace", f"{host}/24", "dev", "eth0"])
+    with lab.net.capture("internet", f"host {alice} or host {bob} or ip6 proto 50") as tap:
+        assert lab.net["alice"].ping(bob, wait=60, source=alice) == 1
+        assert lab.net["alice"].ping(bob, 2, source=alice) == 2
+    assert [packet.flow for packet in tap.end()] == [(SG_A6, SG_B6), (SG_B6, SG_A6)] * 3
 
 
 @pytest.mark.conformance("C-3.1.2-05", "C-9.3-03")

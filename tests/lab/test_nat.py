@@ -14,8 +14,8 @@ import pytest
 from tests.lab.capture import UDP, Packet
 from tests.lab.conftest import Lab
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.names import canonical_tree, serve_names
-from tests.lab.network import HOSTS, TO_NET_A, WIRES, WITHIN_AS1, HostRow, Link, Network, address_of
+from tests.lab.names import CROSSED, canonical_tree, serve_names
+from tests.lab.network import HOSTS, TO_NET_A, TO_NET_B, WIRES, WITHIN_AS1, HostRow, Link, Network, address_of
 from tests.lab.peers.libreswan import Libreswan
 from tests.lab.peers.peer import Peer
 from tests.lab.peers.site import Site, assert_moves, in_clear, reaches, site_with, wait_until
@@ -27,13 +27,15 @@ pytestmark = pytest.mark.lab
 
 ALICE, BOB, SG_B, OUTSIDE = (address_of(name) for name in ("alice", "bob", "sg-b", "sg-a"))
 INSIDE, NAT, ELSEWHERE = "10.0.0.4", "10.0.0.1", "192.1.1.44"
+INSIDE6, NAT6, OUTSIDE6 = "fd00:9::4", "fd00:9::1", address_of("sg-a", 6)
 BEHIND_NAT = (
     *(row for row in HOSTS if row.name != "sg-a"),
     HostRow("sg-a", (Link("lan0", "net-a", ("192.1.0.1/24", "2001:db8:1::1/64")),
-                     Link("wan0", "behind-nat", (f"{INSIDE}/24",))), (("default", NAT), *WITHIN_AS1), forwards=True),
-    HostRow("nat", (Link("lan0", "behind-nat", (f"{NAT}/24",)),
-                    Link("wan0", "internet", (f"{OUTSIDE}/24", f"{ELSEWHERE}/24"))),
-            ((TO_NET_A[0][0], INSIDE), ("192.2.0.0/24", SG_B)), forwards=True),
+                     Link("wan0", "behind-nat", (f"{INSIDE}/24", f"{INSIDE6}/64"))),
+            (("default", NAT), ("default", NAT6), *WITHIN_AS1), forwards=True),
+    HostRow("nat", (Link("lan0", "behind-nat", (f"{NAT}/24", f"{NAT6}/64")),
+                    Link("wan0", "internet", (f"{OUTSIDE}/24", f"{ELSEWHERE}/24", f"{OUTSIDE6}/64"))),
+            ((TO_NET_A[0][0], INSIDE), (TO_NET_A[1][0], INSIDE6), *TO_NET_B), forwards=True),
 )
 RULES = """\
 add table ip nat
@@ -45,11 +47,19 @@ table ip nat {{
     oifname "wan0" ip saddr {inside} snat to {outside}
   }}
 }}
+add table ip6 nat
+delete table ip6 nat
+table ip6 nat {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat;
+    oifname "wan0" ip6 saddr {inside6} meta l4proto udp masquerade to :40000-49999 random
+  }}
+}}
 """
 FLUSH_CONNECTIONS = struct.pack("=IHHIIBBH", 20, 0x102, 5, 1, 0, 0, 0, 0)
 "ctnetlink's IPCTNL_MSG_CT_DELETE for all, with an acknowledgement."
 NETLINK_NETFILTER = 12
-OPTIONS = {"gateway": {"address": INSIDE}, "ike": {"identity": OUTSIDE, "dpd-idle": "5"}}
+OPTIONS = {"gateway": {"address": f"{INSIDE} {INSIDE6}"}, "ike": {"identity": OUTSIDE, "dpd-idle": "5"}}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def lab() -> Iterator[Lab]:
 
 def translate(net: Network, outside: str) -> None:
     """Give SG-A this address, and a new port for each of its own."""
-    net["nat"].run(["nft", "-f", "-"], stdin=RULES.format(inside=INSIDE, outside=outside))
+    net["nat"].run(["nft", "-f", "-"], stdin=RULES.format(inside=INSIDE, outside=outside, inside6=INSIDE6))
     with net["nat"].entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         netlink.send(FLUSH_CONNECTIONS)
         assert struct.unpack_from("=IHHIIi", netlink.recv(4096))[5] == 0
@@ -101,8 +111,23 @@ def test_alice_reaches_bob_through_a_nat_by_esp_within_udp_and_nothing_in_clear(
     assert [packet for packet in seen if packet.is_isakmp and 4500 in (packet.source_port, packet.destination_port)]
 
 
+def test_nat_is_gone_through_in_ipv6_alike(lab: Lab) -> None:
+    """Alice delegates to the IPv4 address by which SG-A is known, whatever it comes from."""
+    alice, bob, net = CROSSED[2][0], address_of("bob", 6), lab.net
+    net["alice"].run(["ip", "address", "replace", f"{alice}/64", "dev", "eth0", "nodad"])
+    with net.capture("internet", "ip6") as tap:
+        assert net["alice"].ping(bob, wait=60, source=alice) == 1
+        assert net["alice"].ping(bob, 5, source=alice) == 5 and net["bob"].ping(alice) == 1
+    seen = tap.end()
+    assert clear(seen, alice, bob) == []
+    esp = within_udp(seen)
+    assert len(esp) == len([packet for packet in seen if packet.is_esp]) >= 14
+    assert {packet.source for packet in esp} == {OUTSIDE6, address_of("sg-b", 6)}
+    assert all(40000 <= packet.source_port < 50000 for packet in esp if packet.source == OUTSIDE6)
+
+
 def test_who_is_behind_the_nat_keeps_its_mapping_and_the_other_does_not(lab: Lab) -> None:
-    with lab.net.capture("internet", "udp port 4500") as tap:
+    with lab.net.capture("internet", "ip and udp port 4500") as tap:
         wait_until(lambda: any(packet.payload == b"\xff" for packet in tap.packets()), "a keepalive")
         seen = tap.end()
     assert {packet.source for packet in seen if packet.payload == b"\xff"} == {OUTSIDE}
