@@ -223,6 +223,8 @@ class GatewayService(Service):
         if own != self._own:
             self.log.info("this host's addresses outside are now {addresses}", addresses=_listed(own) or "none")
             await self._turn.run(lambda: self._put_in_force(self._config, own))
+        if not self.running:
+            return
         served = {local.address for local in self._ports}
         self._addresses = lasting
         try:

@@ -1,5 +1,6 @@
 """The service itself: what it makes of the configuration, and how it starts and stops."""
 
+import dataclasses
 import select
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 
@@ -22,6 +23,8 @@ from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
+from oesvc.kernel.addresses import OwnAddress
+from oesvc.kernel.constants import IFA_F_TEMPORARY
 from oesvc.keys import key_pair
 from oesvc.name_service import dns_config
 from oesvc.plane_settings import plane_config
@@ -228,3 +231,72 @@ def test_icmp_errors_about_our_ike_ports_reach_the_engine_and_others_do_not(writ
     service._reactor.advance(9)
     assert service.daemon.statistics.failures[TunnelFailed, KeyingFailure.PORT_UNREACHABLE] == 1
     listener.close()
+
+
+class Following(Service):
+    """A gateway whose addresses are what the test says; its plane does what it is told at once."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.opened, self.gone = [], []
+        self._plane.reconfigure = self.reconfigured
+        self.daemon.address_gone = self.gone.append
+        self.running = True
+        self.planned = []
+
+    def reconfigured(self, plane):
+        self.planned.append(plane.own)
+        return succeed(None)
+
+    def _open_ike_ports(self, addresses):
+        for address in addresses:
+            self.opened.append(address)
+            self._ports[Endpoint(address, 500)] = Silent()
+
+    def have(self, *addresses, flags=0):
+        own = [OwnAddress(ip_address(address), "eth0", flags) for address in addresses]
+        Deferred.fromCoroutine(self._follow(own)).addErrback(lambda failure: failure.raiseException())
+
+
+def test_addresses_that_come_are_protected_and_served_and_those_that_go_given_back(write):
+    """One that goes alone keeps its port: it may come back."""
+    service = Following(load(write()))
+    service._own = service._addresses = ()
+    first, second, six = map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1"))
+    service.have("192.0.2.1")
+    assert (service.planned, service.opened) == ([(first,)], [first])
+    service.have()
+    service.have("192.0.2.1")
+    assert (service.opened, service.gone) == ([first], [])
+    service.have("192.0.2.2", "2001:db8::1")
+    assert (service.planned[-1], service.opened, service.gone) == ((second, six), [first, second, six], [first])
+    assert {local.address for local in service._ports} == {second, six}
+    service.have("192.0.2.2")
+    assert service.gone == [first] and service._addresses == (second,)
+
+
+def test_address_that_nobody_should_call_is_protected_but_not_served(write):
+    service = Following(load(write()))
+    service._own = service._addresses = ()
+    service.have("2001:db8::1", flags=IFA_F_TEMPORARY)
+    assert (service.planned, service.opened) == ([(ip_address("2001:db8::1"),)], [])
+    assert service._is_ours(ip_address("2001:db8::1"))
+
+
+def test_policy_that_is_reloaded_while_addresses_change_is_not_lost(write):
+    service = Following(load(write()))
+    service._own = service._addresses = ()
+    waiting, configs = [], []
+
+    def slow(plane):
+        configs.append(plane)
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    service._plane.reconfigure = slow
+    other = dataclasses.replace(service._config, clients=(ip_network("198.51.100.0/24"),))
+    service._reconfigure(other)
+    service.have("192.0.2.1")
+    waiting.pop(0).callback(None)
+    waiting.pop(0).callback(None)
+    assert configs[-1].clients == other.clients and configs[-1].own == (ip_address("192.0.2.1"),)
