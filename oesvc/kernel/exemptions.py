@@ -79,13 +79,13 @@ def icmp_error_policies(config: PlaneConfig) -> Iterator[Policy]:
     """
     for own in map(ip_network, config.own):
         protocol, kinds = ICMP[own.version]
-        for kind in kinds:
-            yield Policy(Direction.OUT, Selector(own, EVERYWHERE[own.version], protocol, kind), Priority.ICMP_ERROR)
-        for networks, types, action in ((config.never_clear, (0,), XFRM_POLICY_BLOCK),
-                                        (config.spared, kinds, XFRM_POLICY_ALLOW)):
+        everywhere = EVERYWHERE[own.version]
+        for kind in kinds if everywhere not in config.never_clear else ():
+            yield Policy(Direction.OUT, Selector(own, everywhere, protocol, kind), Priority.ICMP_ERROR)
+        for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW)):
             for network in (one for one in networks if one.version == own.version):
                 priority = Priority.ICMP_BLOCK + LONGEST - network.prefixlen
-                for kind in types:
+                for kind in kinds:
                     yield Policy(Direction.OUT, Selector(own, network, protocol, kind), priority, action)
 
 

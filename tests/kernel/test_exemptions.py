@@ -55,6 +55,7 @@ def verdict(policies: list[Policy], source: str, destination: str, protocol: int
     (("192.1.1.4", "198.51.100.1", 1, 3, 1), (Priority.ICMP_ERROR, XFRM_POLICY_ALLOW)),
     (("192.1.1.4", "198.51.100.1", 1, 8, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
     (("192.1.1.4", "203.0.113.9", 1, 3, 1), (Priority.ICMP_BLOCK + LONGEST - 24, XFRM_POLICY_BLOCK)),
+    (("192.1.1.4", "203.0.113.9", 1, 8, 0), (Priority.TRAP, XFRM_POLICY_ALLOW)),
     (("192.1.0.65", "198.51.100.1", 1, 3, 1), (Priority.TRAP, XFRM_POLICY_ALLOW)),
     (("192.1.0.65", "198.51.100.1", 50, 0, 0), (Priority.CLIENT_KEYING + LONGEST, XFRM_POLICY_ALLOW)),
     (("2001:db8:1::65", "2001:db8:2::66", 17, 500, 500), (Priority.CLIENT_KEYING + LONGEST, XFRM_POLICY_ALLOW)),
