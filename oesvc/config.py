@@ -2,7 +2,6 @@
 
 import configparser
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -218,7 +217,7 @@ def load(file: Path) -> Config:
     classes = policy_files.known_classes(own, values["dns", "dnssec"])
     default = classes.get(values["policy", "default"])
     if default is None:
-        raise ConfigError(f"{_place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is no "
+        raise ConfigError(f"{read.place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is no "
                           f"class; {meant(values['policy', 'default'], classes)}")
     policies = policy_files.read_policies(values["paths", "policies"], classes)
     tunnels = _read_tunnels(file, text, parser, values)
@@ -305,16 +304,16 @@ def _read_options(file: Path, text: str, parser: configparser.ConfigParser) -> d
             continue
         for option in parser[section]:
             if (section, option) not in OPTIONS:
-                raise ConfigError(f"{_place(file, text, section, option)}: {_unknown(section, option)}")
+                raise ConfigError(f"{read.place(file, text, section, option)}: {_unknown(section, option)}")
         if section not in {known for known, _ in OPTIONS}:
-            raise ConfigError(f"{_place(file, text, section)}: there is no section [{section}]; "
+            raise ConfigError(f"{read.place(file, text, section)}: there is no section [{section}]; "
                               f"there are {', '.join(sorted({known for known, _ in OPTIONS}))}, class NAME, "
                               "tunnel NAME")
     values = {(section, option): _read_option(file, text, parser, section, option, *how)
               for (section, option), how in OPTIONS.items()}
     for option, complaint in _contradictions({option: value for (section, option), value in values.items()
                                               if section == "dns"}):
-        raise ConfigError(f"{_place(file, text, 'dns', option)}: {option}: {complaint}")
+        raise ConfigError(f"{read.place(file, text, 'dns', option)}: {option}: {complaint}")
     return values
 
 
@@ -323,7 +322,7 @@ def _read_option(file: Path, text: str, parser: configparser.ConfigParser, secti
     try:
         return reader(parser.get(section, option, fallback=default))
     except ValueError as error:
-        raise ConfigError(f"{_place(file, text, section, option)}: {option}: {error}") from None
+        raise ConfigError(f"{read.place(file, text, section, option)}: {option}: {error}") from None
 
 
 def _read_tunnels(file: Path, text: str, parser: configparser.ConfigParser,
@@ -332,11 +331,11 @@ def _read_tunnels(file: Path, text: str, parser: configparser.ConfigParser,
     try:
         return tuple(read_tunnels(
             {section: parser[section] for section in parser.sections()},
-            {section: _place(file, text, section) for section in parser.sections()},
+            {section: read.place(file, text, section) for section in parser.sections()},
             values["gateway", "clients"], [server.address for server in values["dns", "servers"]],
             values["dns", "mode"] is not DnsMode.OFF))
     except TunnelError as error:
-        raise ConfigError(f"{_place(file, text, error.section, error.option)}: [{error.section}] {error}") from None
+        raise ConfigError(f"{read.place(file, text, error.section, error.option)}: [{error.section}] {error}") from None
 
 
 def _read_classes(file: Path, text: str, parser: configparser.ConfigParser) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -346,13 +345,13 @@ def _read_classes(file: Path, text: str, parser: configparser.ConfigParser) -> I
             continue
         for option in parser[section]:
             if option not in class_sections.OPTIONS:
-                raise ConfigError(f"{_place(file, text, section, option)}: there is no option {option} in [{section}]; "
+                raise ConfigError(f"{read.place(file, text, section, option)}: there is no option {option} in [{section}]; "
                                   f"{meant(option, class_sections.OPTIONS)}")
         values = {option: _read_option(file, text, parser, section, option, *how)
                   for option, how in class_sections.OPTIONS.items()}
         name = section.removeprefix(CLASS).strip()
         for option, complaint in class_sections.contradictions(name, values):
-            raise ConfigError(f"{_place(file, text, section, option)}: {option or section}: {complaint}")
+            raise ConfigError(f"{read.place(file, text, section, option)}: {option or section}: {complaint}")
         yield name, values
 
 
@@ -387,16 +386,3 @@ def _unknown(section: str, option: str) -> str:
     if elsewhere and not difflib.get_close_matches(option, known, 1):
         return f"{option} belongs into [{elsewhere[0]}], not [{section}]"
     return f"there is no option {option} in [{section}]; {meant(option, known)}"
-
-
-def _place(file: Path, text: str, section: str, option: str = "") -> str:
-    """file:line of an option, or of its section (configparser does not say)."""
-    here, found = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[([^]]+)\]", line)
-        if header:
-            here = header[1]
-            found = number if here == section else found
-        elif option and here == section and re.match(rf"\s*{re.escape(option)}\s*[=:]", line, re.IGNORECASE):
-            return f"{file}:{number}"
-    return f"{file}:{found}" if found else str(file)

@@ -181,3 +181,16 @@ def file_text(file: Path) -> str:
         raise ConfigError(f"{file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: octet {error.start} is not UTF-8 text") from None
+
+
+def place(file: Path, text: str, section: str, option: str = "") -> str:
+    """file:line of an option, or of its section (configparser does not say)."""
+    here, found = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[([^]]+)\]", line)
+        if header:
+            here = header[1]
+            found = number if here == section else found
+        elif option and here == section and re.match(rf"\s*{re.escape(option)}\s*[=:]", line, re.IGNORECASE):
+            return f"{file}:{number}"
+    return f"{file}:{found}" if found else str(file)
