@@ -217,8 +217,8 @@ def load(file: Path) -> Config:
     classes = policy_files.known_classes(own, values["dns", "dnssec"])
     default = classes.get(values["policy", "default"])
     if default is None:
-        raise ConfigError(f"{read.place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is no "
-                          f"class; {meant(values['policy', 'default'], classes)}")
+        raise ConfigError(f"{read.place(file, text, 'policy', 'default')}: default: {values['policy', 'default']!r} is "
+                          f"no class; {meant(values['policy', 'default'], classes)}")
     policies = policy_files.read_policies(values["paths", "policies"], classes)
     tunnels = _read_tunnels(file, text, parser, values)
     for line, configured in overlaps([*policies.lines, *policies.port_lines], tunnels):
@@ -345,8 +345,8 @@ def _read_classes(file: Path, text: str, parser: configparser.ConfigParser) -> I
             continue
         for option in parser[section]:
             if option not in class_sections.OPTIONS:
-                raise ConfigError(f"{read.place(file, text, section, option)}: there is no option {option} in [{section}]; "
-                                  f"{meant(option, class_sections.OPTIONS)}")
+                raise ConfigError(f"{read.place(file, text, section, option)}: there is no option {option} in "
+                                  f"[{section}]; {meant(option, class_sections.OPTIONS)}")
         values = {option: _read_option(file, text, parser, section, option, *how)
                   for option, how in class_sections.OPTIONS.items()}
         name = section.removeprefix(CLASS).strip()
