@@ -82,6 +82,21 @@ def test_a_datagram_begins_the_tunnel_and_its_networks_are_what_the_sas_are_for(
     assert len(pair.a.daemon.connections) == len(pair.b.daemon.connections) == 0
 
 
+@pytest.mark.parametrize("here, there", [
+    ("2001:db8:1::/64", "2001:db8:2::/48"), ("::/0", "2001:db8:2::66/128"), ("10.1.0.65/32", "0.0.0.0/0"),
+    ("192.1.0.65/32", "192.2.0.66/32")])
+def test_networks_of_every_size_and_both_families_between_the_same_gateways(here, there):
+    """Two hosts too are what somebody configured, and not an opportunistic flow."""
+    subnets = Subnets.between(ip_network(here), ip_network(there))
+    pair = pair_of(peer("a", subnets=(subnets,)), peer("b", subnets=(subnets,)))
+    pair.a.daemon.acquired(subnets)
+    pair.run(1.0)
+    assert states(pair) == (UP, UP)
+    (record,) = pair.b.daemon.tunnels
+    assert {sa.flow for sa in record.sas} == {subnets, subnets.reversed()}
+    assert pair.resolver.diary == [] and len(pair.b.daemon.connections) == 0
+
+
 def test_tunnels_that_begin_at_once_cross_and_end_as_one():
     pair = pair_of(peer("a", Start.AT_ONCE), peer("b", Start.AT_ONCE), run=GRACE + 5)
     assert states(pair) == (UP, UP)
