@@ -211,6 +211,11 @@ def test_configured_and_opportunistic_tunnels_are_of_different_kinds_and_trust()
     assert [(one["name"], one["destination"], one["state"]) for one in told["configured"]] == [
         ("london", str(NET_B), "up")]
     assert told["flows"] == {"keyed": 1}
+    inside = Flow(NET_A[65], NET_B[66])
+    told = report.why(pair.a.daemon, inside, pair.clock.seconds())
+    assert (told["state"], told["outcome"], told["destination"]) == ("up", "is encrypted", str(NET_B))
+    assert told["policy"].endswith("is configured tunnel (oegw.conf:9, tunnel london)")
+    assert "quick mode" in report.timeline(pair.a.daemon, inside)["text"]
 
 
 def test_new_keys_take_the_place_of_old_ones_which_receive_a_little_longer():

@@ -52,7 +52,7 @@ class ConfiguredTunnel:
         self.name = name
         self.flow = flow
         self.start = start
-        self.line = PolicyLine(flow.networks[1], ConnectionClass.CONFIGURED, place)
+        self.line = PolicyLine(flow.networks[1], ConnectionClass.CONFIGURED, f"{place}, tunnel {name}")
         self.state = TunnelState.DOWN
         self.reason = Reason(Because.NOT_BEGUN, f"start = {start.value}")
         self.paths: Paths = ()

@@ -78,9 +78,12 @@ def why(daemon: KeyingDaemon, flow: Flow, now: float) -> dict[str, Any]:
 
 
 def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:
-    """The time line of a flow's negotiation, drawn as in section 11.2."""
+    """The time line of a flow's negotiation, or of the configured tunnel's it belongs to, as in section 11.2."""
+    if configured := daemon.connections.configured_for(flow):
+        flow = configured.flow
     entries = daemon.journal.entries(flow)
-    return {"schema": SCHEMA, "source": str(flow.source), "destination": str(flow.destination),
+    source, destination = flow.ends
+    return {"schema": SCHEMA, "source": source, "destination": destination,
             "entries": [{"at": entry.at, "step": entry.arrow.label if entry.arrow else "",
                          "ink": entry.arrow.ink.value if entry.arrow else "",
                          "from": COLUMN_NAMES[entry.arrow.origin] if entry.arrow else None,
