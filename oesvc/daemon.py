@@ -29,7 +29,7 @@ from oesvc.notes import Notes, log_failure
 from oesvc.oe import actions
 from oesvc.oe import events as ev
 from oesvc.oe.aging import Lifespans
-from oesvc.oe.classes import ClassTable
+from oesvc.oe.classes import ClassTable, PolicyLine
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection, UnexpectedEventError
 from oesvc.oe.connections import Connections, Instance
@@ -45,6 +45,10 @@ GRACE = 10.0
 
 UNDER_WAY = (State.POTENTIAL_OE, State.PENDING_OE)
 "States that the journal tells of, but not the log: that has a line an outcome."
+
+
+ENDED_AT_ONCE = 64
+"Flows that a reload ends; more answers of the kernel would come than the reactor reads in one turn."
 
 
 class KeyingDaemon:
@@ -261,21 +265,27 @@ class KeyingDaemon:
             self.keying.take_out(closing, closing.outbound)
             self._clock.callLater(GRACE, self.keying.delete, closing.id)
 
-    def reclassify(self, classes: ClassTable, lifespans: Lifespans) -> "Deferred[Any]":
+    async def reclassify(self, classes: ClassTable, lifespans: Lifespans) -> None:
         """From now on these classes are in force; flows that are treated otherwise by them are decided anew (3.2).
 
         At no moment is a flow in clear that neither the former class nor the new one lets go so: those that cannot go
-        on are held. Fires when the forwarding plane holds them.
+        on are held, those first that may not be in clear any more. Returns when the forwarding plane holds them all.
         """
         self.connections.classes.become(classes)
         self.connections.lifespans = lifespans
-        ended = []
-        for connection in list(self.connections):
+        ended: list[tuple[PolicyLine, Connection]] = []
+        for connection in self.connections:
             line = classes.find(connection.flow.destination)
             if not connection.reclassify(line, line.options.lifespans or lifespans):
-                ended.append(connection.flow)
+                ended.append((line, connection))
+        ended.sort(key=lambda end: not end[0].connection_class.never_clear)
+        for start in range(0, len(ended), ENDED_AT_ONCE):
+            some = ended[start:start + ENDED_AT_ONCE]
+            for line, connection in some:
                 self.tell(connection, ev.PolicyChanged(str(line)))
-        return gatherResults([self.plane.forget(flow) for flow in ended])
+            # Once more, for it is done when what was asked before is.
+            await gatherResults([self.plane.forget(connection.flow) for _, connection in some
+                                 if self.connections.get(connection.flow) is None])
 
     # From the network
 

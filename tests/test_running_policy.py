@@ -65,6 +65,15 @@ def test_flow_that_may_not_be_in_clear_any_more_is_held_before_the_reload_is_ans
     assert ("deny", str(flow)) in office.world.since()
 
 
+def test_many_flows_end_some_at_a_time_and_first_those_that_may_not_be_in_clear_any_more(office):
+    flows = [str(office.neighbour(number)) for number in range(1, 101)]
+    office.write("[dns]\ndnssec = require", private="192.2.0.160/27\n")
+    assert [one.goes_on for one in office.reload().flows] == [False] * 100
+    ended = [entry[1] for entry in office.world.since() if entry[0] == "forget"]
+    assert ended[:7] == flows[-7:]
+    assert ended[:64] == ended[64:128] and ended[128:164] == ended[164:] and set(ended) == set(flows)
+
+
 def test_encrypted_flow_goes_on_where_it_may_and_its_tunnel_is_deleted_where_not(office):
     connection = office.world.keyed()
     office.write(private="192.2.0.66/32\n")

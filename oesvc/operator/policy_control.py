@@ -9,6 +9,9 @@ from oesvc.operator.policy_report import port_line, test
 from oesvc.operator.schema import SCHEMA
 from oesvc.running_policy import Difference, RunningPolicy
 
+MOST_FLOWS = 1000
+"That are told one by one."
+
 
 def test_live(policy: RunningPolicy, flow: Flow, ports: Ports | None) -> dict[str, Any]:
     """The same, with what has become of the flow, and what the files would make of it."""
@@ -32,5 +35,6 @@ def diff(change: Difference) -> dict[str, Any]:
         "ports_gone": [port_line(one) for one in change.ports_gone],
         "ports_new": [port_line(one) for one in change.ports_new],
         "flows": [{"source": str(one.flow.source), "destination": str(one.flow.destination), "state": one.state,
-                   "policy": str(one.after), "goes_on": one.goes_on} for one in change.flows],
+                   "policy": str(one.after), "goes_on": one.goes_on} for one in change.flows[:MOST_FLOWS]],
+        "more_flows": max(0, len(change.flows) - MOST_FLOWS),
         "options": list(change.options), "restart": list(change.restart)}

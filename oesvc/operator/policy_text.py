@@ -48,6 +48,8 @@ def _difference(answer: dict[str, Any], ended: str, goes_on: str) -> str:
         lines += [f"{sign} {one['prefix']} {one['ports']} {_verdict(one)} ({one['place']})" for one in ports]
     lines += [f"  {one['source']} -> {one['destination']} ({one['state']}) {goes_on if one['goes_on'] else ended}"
               for one in answer["flows"]]
+    if answer["more_flows"]:
+        lines.append(f"  and {answer['more_flows']} more flows")
     if answer["options"]:
         lines.append(f"  options: {', '.join(answer['options'])}")
     if answer["restart"]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oesvc.operator.client import ask
 from tests.lab.keys import private_key_file
 from tests.lab.network import ROOT, Host, Network, address_of, stop
 
@@ -93,6 +94,10 @@ class Gateway:
             raise RuntimeError(f"oegw {' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}"
                                f"\n{self._log_text()}")
         return done.stdout
+
+    def ask(self, command: str) -> Any:
+        """What the daemon answers `oegw COMMAND --json`; the command itself takes seconds to start under emulation."""
+        return ask(self.control, {"command": command}, within=120)
 
     def status(self) -> Any:
         """`oegw status --json`, read."""

@@ -1,6 +1,5 @@
 """Policies at both ends: every pair of classes, ports that are excepted, and reloads while a session goes on."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,30 +25,34 @@ ALICES, BOBS = ({name: [hosts[version][number] for version in (4, 6)] for number
                 for hosts in (BY_CLASS["alice"], BY_CLASS["bob"]))
 "By the class that the other end's gateway has for them."
 PORT = 4322
+LASTING = "[lifespans]\nfirst = 3600\n"
 PATIENCE = 60
 EVERYWHERE = "0.0.0.0/0\n::/0\n"
 
 
 def reload(gateway: Gateway, policies: Mapping[str, str]) -> None:
-    """Put other policy files in force; the resolvers always reach the name server."""
+    """Put other policy files in force; the resolvers always reach the name server, and no flow ends by itself."""
     for name in CLASSES:
         resolver = f"{address_of('dns')}\n" if name == "clear" else ""
         (gateway.folder / "policies" / name).write_text(resolver + policies.get(name, ""))
-    gateway.oegw("policy", "reload")
+    configuration = gateway.folder / "oegw.conf"
+    configuration.write_text(configuration.read_text().partition(LASTING)[0] + LASTING)
+    gateway.ask("policy reload")
 
 
 @pytest.fixture
 def policies(lab: Lab) -> Iterator[Lab]:
     """The lab, whose policies are as they were when a test ends."""
-    folders = [gateway.folder / "policies" for gateway in (lab.a, lab.b)]
-    before = [{file: file.read_text() for file in folder.iterdir()} for folder in folders]
+    files = [file for gateway in (lab.a, lab.b) for file in
+             (gateway.folder / "oegw.conf", *(gateway.folder / "policies" / name for name in CLASSES)) if file.exists()]
+    before = {file: file.read_text() for file in files}
     yield lab
-    for gateway, folder, files in zip((lab.a, lab.b), folders, before, strict=True):
-        for file in folder.iterdir():
-            file.unlink()
-        for file, text in files.items():
-            file.write_text(text)
-        gateway.oegw("policy", "reload")
+    for gateway in (lab.a, lab.b):
+        (gateway.folder / "policies/clear-or-private").write_text("")
+    for file, text in before.items():
+        file.write_text(text)
+    for gateway in (lab.a, lab.b):
+        gateway.ask("policy reload")
 
 
 def outcome(one: str, other: str) -> str:
@@ -81,7 +84,7 @@ def test_every_pair_of_policies_does_what_both_say_whoever_begins(policies: Lab)
     for began, (here, there) in (("alice", (ALICES, BOBS)), ("bob", (BOBS, ALICES))):
         for gateway in (lab.a, lab.b):
             reload(gateway, {"block": EVERYWHERE})
-            assert json.loads(gateway.oegw("flows", "--json"))["flows"] == []
+            assert gateway.ask("flows")["flows"] == []
         reload(lab.a, {name: "\n".join(hosts) for name, hosts in BOBS.items()})
         reload(lab.b, {name: "\n".join(hosts) for name, hosts in ALICES.items()})
         own, other = (lab.a, lab.b) if began == "alice" else (lab.b, lab.a)
@@ -112,17 +115,17 @@ def ask_all(lab: Lab, began: str, here: Mapping[str, list[str]],
     """Ping from every address of one end to every one of the other; which were answered."""
     def ask(pair: tuple[str, str, str]) -> bool:
         source, destination, result = pair
-        wait = 8 if result == "nothing" else PATIENCE
+        wait = 3 if result == "nothing" else PATIENCE
         return bool(lab.net[began].ping(destination, 1, wait=wait, source=source))
     pairs = [(here[yours][ends], there[mine][ends], outcome(mine, yours))
              for ends in range(2) for mine, yours in product(CLASSES, CLASSES)]
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(8) as pool:
         answered = list(pool.map(ask, pairs))
     return {(source, destination): done for (source, destination, _), done in zip(pairs, answered, strict=True)}
 
 
 def states(gateway: Gateway) -> dict[tuple[str, str], str]:
-    flows = json.loads(gateway.oegw("flows", "--json"))["flows"]
+    flows = gateway.ask("flows")["flows"]
     return {(flow["source"], flow["destination"]): flow["state"] for flow in flows}
 
 
