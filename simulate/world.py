@@ -31,7 +31,7 @@ LONGEST_TTL = 14400.0
 "Seconds, of what gateways publish."
 PLAIN_HOSTS = 200
 "Hosts without any gateway."
-CLASSES = ((ConnectionClass.OE_PERMISSIVE, 70), (ConnectionClass.OE_PARANOID, 20), (ConnectionClass.PASSIVE, 4),
+CLASSES = ((ConnectionClass.OE_PERMISSIVE, 74), (ConnectionClass.OE_PARANOID, 20),
            (ConnectionClass.ALWAYS_CLEAR_TEXT, 4), (ConnectionClass.DENY, 2))
 "By default, in per cent of the gateways."
 
