@@ -145,3 +145,12 @@ def test_keys_that_cannot_be_relied_on_are_none_and_say_why(found, complaint):
     assert complaint in judged.detail
 
 
+
+
+@pytest.mark.conformance("C-8-04")
+def test_two_gateways_of_one_host_with_the_same_weight():
+    """The figure of section 8 (with .4 for SG-A, whose address it gives wrongly: decisions.md 1B)."""
+    found = judge([answer(f"X-IPsec-Server(10)={SG_A} {KEY.to_base64()}",
+                          f"X-IPsec-Server(10)={SG_A + 2} {OTHER_KEY.to_base64()}")], BOB, REQUIRE)
+    assert isinstance(found, ev.DelegationFound)
+    assert found.delegations == (Delegation(10, SG_A, (KEY,)), Delegation(10, SG_A + 2, (OTHER_KEY,)))
