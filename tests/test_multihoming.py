@@ -8,7 +8,8 @@ from oesvc.ipsec.flow import Flow
 from oesvc.multihoming import LOOK, TURN
 from oesvc.oe.machine import State
 from oesvc.oe.paths import Choice
-from oesvc.operator.report import flows, status
+from oesvc.operator import text
+from oesvc.operator.report import flows, status, why
 from tests.oe.parts import ALICE, BOB, PERMISSIVE, SG_A, SG_B
 from tests.oe.test_authorization import strings
 from tests.pair import Gateway, Pair
@@ -84,6 +85,15 @@ def test_weights_count_for_whoever_calls_and_not_for_whom_is_answered():
     answered = Trio(precedence_a=20, precedence_d=10)
     answered.key(answered.a)
     assert answered.sent_to() == SG_A
+
+
+def test_why_names_the_gateway_that_is_sent_to_and_those_that_are_accepted_too():
+    trio = Trio()
+    trio.key(trio.a)
+    trio.key(trio.d)
+    told = text.why(why(trio.b.daemon, BACK, trio.clock.seconds())).splitlines()
+    assert [line for line in told if line.startswith("  tunnel")] == [
+        f"  tunnel   {SG_B} -> {SG_D}", f"  tunnel   {SG_B} -> {SG_A}, only to receive"]
 
 
 @pytest.mark.conformance("C-8-08", "C-3.2.5-03")

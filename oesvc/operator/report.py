@@ -100,4 +100,5 @@ def _connection(connection: Instance, now: float) -> dict[str, Any]:
             "reason": str(connection.reason), "because": connection.reason.because.name,
             "class": connection.connection_class.value, "policy": str(connection.line),
             "gateways": str(connection.gateways) if connection.gateways else None,
+            "accepted_too": [str(path.gateways) for path in connection.paths[1:]],
             "looked_at_again_in": looked_at_again}

@@ -85,6 +85,7 @@ def why(answer: dict[str, Any], colour: bool = False) -> str:
                  f"  state    {answer['state']}{_next_look(answer['looked_at_again_in'])}"]
         if answer["gateways"]:
             lines.append(f"  tunnel   {answer['gateways']}")
+        lines += [f"  tunnel   {gateways}, only to receive" for gateways in answer.get("accepted_too", ())]
     if answer["history"]:
         start = answer["history"][0]["at"]
         lines.append("  history  seconds since the first entry:")
