@@ -84,7 +84,7 @@ def test_every_pair_of_policies_does_what_both_say_whoever_begins(policies: Lab)
     for began, (here, there) in (("alice", (ALICES, BOBS)), ("bob", (BOBS, ALICES))):
         for gateway in (lab.a, lab.b):
             reload(gateway, {"block": EVERYWHERE})
-            assert gateway.ask("flows")["flows"] == []
+            assert set(states(gateway).values()) <= {"deny"}
         reload(lab.a, {name: "\n".join(hosts) for name, hosts in BOBS.items()})
         reload(lab.b, {name: "\n".join(hosts) for name, hosts in ALICES.items()})
         own, other = (lab.a, lab.b) if began == "alice" else (lab.b, lab.a)
