@@ -105,6 +105,11 @@ class Policy:
     lives: int = 0
     "Seconds after which the kernel removes it, unless it is put again (0: never)."
 
+    @property
+    def closes(self) -> bool:
+        """Whether nothing passes by it in clear."""
+        return self.action == XFRM_POLICY_BLOCK or (self.template is not None and not self.template.optional)
+
 
 def address(family: int, octets: bytes) -> Address:
     """xfrm_address_t."""

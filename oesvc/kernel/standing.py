@@ -105,13 +105,16 @@ def revise_policies(xfrm: NetlinkSocket, before: Iterable[Policy], wanted: Itera
                     revise_hooks: Callable[[], Deferred[Any]]) -> Job:
     """Make those of `before` the `wanted` ones; policies of flows stay, and their SAs.
 
-    New traps come before the hooks hear of their sources, old ones go after them.
+    New traps and blocks come before the hooks hear of them, old ones go after them; and what passes comes after them,
+    so that hooks that are refused leave nothing open.
     """
     ours, others = known_policies((yield from read_spd(xfrm)))
     put = beside(others, wanted)
     former: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in before}
-    yield from in_parts(xfrm, [put_policy(policy) for key, policy in put.items() if former.get(key) != policy])
+    changed = [policy for key, policy in put.items() if former.get(key) != policy]
+    yield from in_parts(xfrm, [put_policy(policy) for policy in changed if policy.closes])
     yield revise_hooks()
+    yield from in_parts(xfrm, [put_policy(policy) for policy in changed if not policy.closes])
     yield from delete_policies(xfrm, ours & former.keys() - put.keys())
 
 

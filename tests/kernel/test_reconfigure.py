@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from oesvc.interfaces import PlaneError
+from oesvc.ipsec.ports import Ports
 from oesvc.kernel.constants import TRAP_REQID, Priority, XfrmMessage
 from oesvc.kernel.exemptions import standing_policies
 from oesvc.kernel.netlink import Message, Request
@@ -81,3 +82,18 @@ def test_plane_that_was_stopped_is_left_alone() -> None:
     plane.said()
     done(plane.reconfigure(PlaneConfig(own=(AFTER,))))
     assert plane.said() == []
+
+
+def test_hooks_that_are_refused_leave_no_port_open_and_those_in_force_open_it_last() -> None:
+    ports = PlaneConfig(own=(BEFORE,), port_rules=(
+        (ip_network("192.2.0.0/24"), Ports(6, 0, 80), False), (ip_network("192.2.0.0/24"), Ports(6, 0, 25), True)))
+    plane = Plane(PlaneConfig(own=(BEFORE,)), Spd(*standing(PlaneConfig(own=(BEFORE,)))))
+    plane.kernel.refuses = "load the rules"
+    assert done(plane.reconfigure(ports)).check(PlaneError)
+    blocked = f"put a policy (out, block) for {BEFORE}/32 -> 192.2.0.0/24 protocol 6 ports 0-25"
+    assert [entry for entry in plane.said() if "put" in entry] == [blocked]
+    plane.kernel.refuses = ""
+    done(plane.reconfigure(ports))
+    said = plane.said()
+    assert said.index(blocked) < said.index("load the rules") < said.index(
+        f"put a policy (out, pass) for {BEFORE}/32 -> 192.2.0.0/24 protocol 6 ports 0-80")
