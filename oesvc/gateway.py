@@ -34,7 +34,7 @@ from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT
 from oesvc.ike.v1.engine import IkeEngine
 from oesvc.ike.v1.offers import PROFILES
 from oesvc.interfaces import PlaneError
-from oesvc.ipsec.flow import Address
+from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import Lifetime
 from oesvc.journal import Journal
 from oesvc.kernel.addresses import AddressWatch, OwnAddress, list_addresses, outside, outside_addresses
@@ -106,7 +106,7 @@ class GatewayService(Service):
                               self._in_thread),
             key_directory=config.state_directory / "wireshark", statistics=statistics,
             local_address=self._local_address)
-        self._unknown_spis = UnknownSpis(reactor, self.daemon.recovery.unknown_spi)
+        self._unknown_spis = UnknownSpis(reactor, self._unknown_spi)
         self._manager = ServiceManager(os.environ, reactor, lambda: status_line(self.daemon))
         self._policy = RunningPolicy(config, self.daemon, self._reconfigure)
 
@@ -189,6 +189,11 @@ class GatewayService(Service):
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
+    def _unknown_spi(self, ends: Flow, spi: int, port: int | None) -> None:
+        """ESP may come to any address of this host; a gateway is what IKE is served on."""
+        if Endpoint(ends.destination, IKE_PORT) in self._ports:
+            self.daemon.recovery.unknown_spi(ends, spi, port)
 
     def _unreachable(self, local: Endpoint, peer: Address) -> None:
         if local in self._ports:

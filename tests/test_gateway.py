@@ -202,6 +202,19 @@ def test_resolvers_that_cannot_be_tried_are_told(write, seen):
     assert ["what nobody thought of" in event["log_failure"].getErrorMessage() for event in seen] == [True]
 
 
+def test_unknown_spis_count_where_ike_is_served_and_elsewhere_are_nothing(write):
+    service = Service(load(write("[gateway]\naddress = 127.0.0.1")))
+    here, there, stranger = ip_address("127.0.0.1"), ip_address("127.0.0.2"), ip_address("192.0.2.9")
+    sent = []
+    for port in (500, 4500):
+        service._ports[Endpoint(here, port)] = SimpleNamespace(send=sent.append)
+    for address in (there, here):
+        for port in (None, 61234):
+            service._unknown_spi(Flow(stranger, address), 0xDEADBEEF, port)
+    assert [(one.local, one.peer) for one in sent] == [
+        (Endpoint(here, 500), Endpoint(stranger, 500)), (Endpoint(here, 4500), Endpoint(stranger, 61234))]
+
+
 @pytest.mark.conformance("C-3.2.5-06")
 def test_icmp_errors_about_our_ike_ports_reach_the_engine_and_others_do_not(write):
     """This kernel's own, about closed ports of the loopback interface."""
