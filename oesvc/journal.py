@@ -10,7 +10,7 @@ from oesvc.ipsec.flow import Address, Flow
 # No options: none of these refuses anybody anything, they only say how far back the journal goes.
 ENTRIES_PER_FLOW = 48
 "The whole of a negotiation and several looks after it; 15 kB when they are all there."
-LIVE_OCTETS = 16_000_000
+LIVE_OCTETS = 8_000_000
 "Of the entries of flows with a connection, about: the stories of thousands of flows; why each is as it is, it knows."
 ENTRY_OCTETS, FLOW_OCTETS = 160, 300
 "What an entry takes besides its text, and a flow besides its entries."
