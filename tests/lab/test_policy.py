@@ -80,7 +80,7 @@ def test_every_pair_of_policies_does_what_both_say_whoever_begins(policies: Lab)
     for client, hosts in BY_CLASS.items():
         lab.net[client].run(["ip", "-batch", "-"], stdin="\n".join(
             f"address replace {host}/{length} dev eth0 {how}"
-            for version, length, how in ((4, 24, ""), (6, 64, "nodad")) for host in hosts[version]))
+            for version, length, how in ((4, 24, ""), (6, 64, "nodad preferred_lft 0")) for host in hosts[version]))
     for began, (here, there) in (("alice", (ALICES, BOBS)), ("bob", (BOBS, ALICES))):
         for gateway in (lab.a, lab.b):
             reload(gateway, {"block": EVERYWHERE})
