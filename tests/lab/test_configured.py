@@ -26,6 +26,8 @@ pytestmark = pytest.mark.lab
 ALICE, BOB, SG_A, SG_B = (address_of(name) for name in ("alice", "bob", "sg-a", "sg-b"))
 ALICE_6, BOB_6 = address_of("alice", 6), address_of("bob", 6)
 NET_A, NET_B = "192.1.0.0/24", "192.2.0.0/24"
+CLEAR = {"clear": (f"{address_of('dns')}/32",)}
+"Nothing of the other site's, which a policy file cannot name."
 OURS, OPPORTUNISTIC = "0xf0000010-0xf000001f", "0xe0000001-0xefffffff"
 COUNTERS = f"""
 table inet probe {{
@@ -62,8 +64,8 @@ def sites() -> Iterator[Lab]:
     """Both gateways know each other; SG-A begins with the first datagram, SG-B at once."""
     with Network() as net:
         serve_names(net, canonical_tree())
-        a = Gateway(net, GATEWAYS[0], section(net.folder, "sg-b", "on demand"))
-        b = Gateway(net, GATEWAYS[1], section(net.folder, "sg-a", "at once"))
+        a = Gateway(net, GATEWAYS[0], section(net.folder, "sg-b", "on demand"), CLEAR)
+        b = Gateway(net, GATEWAYS[1], section(net.folder, "sg-a", "at once"), CLEAR)
         start_gateways([a, b])
         yield Lab(net, a, b)
 
@@ -137,7 +139,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """oegw on SG-A with the peer on SG-B configured."""
     options = section(tmp_path_factory.mktemp("keys"), "sg-b", "on demand")
     options["tunnel site"]["remote"] = NET_B
-    with site_with(options) as site:
+    with site_with(options, CLEAR) as site:
         yield site
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -47,12 +47,13 @@ class Site:
 
 
 @contextmanager
-def site_with(options: Mapping[str, Mapping[str, str]]) -> Iterator[Site]:
-    """oegw with these options, and the default ones."""
+def site_with(options: Mapping[str, Mapping[str, str]],
+              policies: Mapping[str, Iterable[str]] | None = None) -> Iterator[Site]:
+    """oegw with these options and policy files, and the default ones."""
     with Network() as net:
         serve_names(net, canonical_tree(), resolvers=["sg-a"])
         net["bob"].run(["ip", "-batch", "-"], stdin="\n".join(f"address add {bob}/24 dev eth0" for bob in SPARE_BOBS))
-        site = Site(net, Gateway(net, GATEWAYS[0], options))
+        site = Site(net, Gateway(net, GATEWAYS[0], options, policies))
         site.a.start()
         site.a.wait(300)
         yield site
