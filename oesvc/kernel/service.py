@@ -85,6 +85,8 @@ class LinuxForwardingPlane:
         self._open: list[NetlinkSocket | PacketQueue | FlowSets | TcpConnections] = []
         self._settings: dict[str, int] = {}
         self._turn = DeferredLock()
+        self._stopping = False
+        "Somebody wants it stopped, and waits for his turn."
         self._traps = Traps(reactor, self._turn, config.trap_seconds)
         self._sas = SaJobs(self._request, self._put, lambda flow: self._config.ends(flow))
 
@@ -113,8 +115,8 @@ class LinuxForwardingPlane:
         except PlaneError:
             yield self._stop()
             raise
-        if self._turn.waiting:
-            return  # for the one who wants to stop it
+        if self._stopping:
+            return
         self._open.append(NetlinkSocket(self._reactor, NETLINK_NETFILTER, self._ruleset_changed, (NFNLGRP_NFTABLES,)))
         self._listener = listener
         if left.of_a_crash:
@@ -147,12 +149,12 @@ class LinuxForwardingPlane:
         What is still being started is stopped when it stands; without a start, or after one that failed, there is
         nothing to do.
         """
-        self._listener = None
+        self._listener, self._stopping = None, True
         return self._turn.run(self._stop)
 
     @inlineCallbacks
     def _stop(self) -> Job:
-        self._listener = None
+        self._listener, self._stopping = None, False
         if not self._open:
             return
         self._traps.let_go()

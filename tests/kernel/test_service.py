@@ -15,6 +15,7 @@ from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
 from oesvc.ipsec.subnets import Subnets
+from oesvc.kernel import service
 from oesvc.kernel.constants import FLOW_REQIDS, Priority, XfrmMessage
 from oesvc.kernel.exemptions import traps
 from oesvc.kernel.hold import Datagram
@@ -515,6 +516,24 @@ def test_a_plane_that_is_to_stop_while_it_starts_stops_when_it_stands(tmp_path) 
     assert said.index("load the rules") < said.index("delete the table") < said.index("close")
     assert {(tmp_path / name).read_text() for name in SETTINGS} == {"7\n"}
     assert plane._listener is None and plane._open == []
+
+
+def test_a_plane_that_is_reconfigured_while_it_starts_starts_and_announces_what_it_holds(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(service, "NetlinkSocket", lambda *args: Kernel())
+    for name in SETTINGS:
+        (tmp_path / name).write_text("0\n")
+    kernel = SlowKernel()
+    plane = Plane(kernel=kernel)
+    plane._core, plane._listener = tmp_path, None
+    listener = Listener()
+    starting = plane.start(listener)
+    reconfigured = plane.reconfigure(PlaneConfig())
+    plane.arrive(1)
+    kernel.answer()
+    done(starting)
+    done(reconfigured)
+    assert listener.heard == [("acquired", FLOW)]
+    assert plane._listener is listener and plane._traps._keeping.running
 
 
 def puts(plane: Plane) -> list[str]:
