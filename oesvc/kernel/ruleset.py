@@ -64,6 +64,7 @@ table inet {table} {{
     type filter hook postrouting priority srcnat + 1; policy accept;
     ip saddr @translated4 jump closed
     ip6 saddr @translated6 jump closed
+    {became_no_source}
   }}
 }}
 """
@@ -175,6 +176,7 @@ def _closed_ruleset(config: PlaneConfig) -> str:
         resolvers=network_sets("resolvers", config.resolver_sources),
         translated=network_sets("translated", [rule.inside for rule in config.translated]),
         to_inside=f"oifname {inside} return" if inside else "", never_clear="\n    ".join(never_clear(config)),
+        became_no_source="\n    ".join(became_no_source(config)),
         dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
         port_rules="\n    ".join(port_rules(config)))
 
@@ -198,6 +200,17 @@ def configured(config: PlaneConfig) -> Iterator[str]:
 def never_clear(config: PlaneConfig) -> Iterator[str]:
     """Rules for what must not go in clear, from an address that is no source."""
     return by_destination(dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept"))
+
+
+def became_no_source(config: PlaneConfig) -> Iterator[str]:
+    """Rules for what the firewall has translated to an address that has no trap in the SPD: none yet, or another's.
+
+    It began the connection, or answers one that the firewall lets in. Without translation nothing asks conntrack.
+    """
+    for version in sorted({rule.inside.version for rule in config.translated}):
+        name = FAMILY_NAME[version]
+        for way in ("original", "reply"):
+            yield f"ct {way} {name} saddr @translated{version} {name} saddr != @sources{version} jump closed"
 
 
 def keying(config: PlaneConfig) -> Iterator[str]:
