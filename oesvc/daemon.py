@@ -1,12 +1,12 @@
 """The keying daemon: carries out what connections ask for, and tells them what came of it (RFC 4322 section 3.2)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial, singledispatchmethod
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from oesvc.alarm import Alarm
@@ -49,6 +49,8 @@ UNDER_WAY = (State.POTENTIAL_OE, State.PENDING_OE)
 
 ENDED_AT_ONCE = 64
 "Flows that a reload ends; more answers of the kernel would come than the reactor reads in one turn."
+FORGET_AGAIN = (0.0, 1.0, 5.0)
+"Seconds until the kernel is told again of ended flows that it has not acknowledged; its answers may have been lost."
 
 
 class KeyingDaemon:
@@ -269,7 +271,8 @@ class KeyingDaemon:
         """From now on these classes are in force; flows that are treated otherwise by them are decided anew (3.2).
 
         At no moment is a flow in clear that neither the former class nor the new one lets go so: those that cannot go
-        on are held, those first that may not be in clear any more. Returns when the forwarding plane holds them all.
+        on are held, those first that may not be in clear any more. Returns when the forwarding plane holds them all,
+        or has failed to as often as it is asked.
         """
         self.connections.classes.become(classes)
         self.connections.lifespans = lifespans
@@ -279,13 +282,36 @@ class KeyingDaemon:
             if not connection.reclassify(line, line.options.lifespans or lifespans):
                 ended.append((line, connection))
         ended.sort(key=lambda end: not end[0].connection_class.never_clear)
+        passing: list[Flow] = []
         for start in range(0, len(ended), ENDED_AT_ONCE):
             some = ended[start:start + ENDED_AT_ONCE]
             for line, connection in some:
-                self.tell(connection, ev.PolicyChanged(str(line)))
+                told = maybeDeferred(self.tell, connection, ev.PolicyChanged(str(line)))
+                log_failure(told, f"{connection.flow}: another policy")
             # Once more, for it is done when what was asked before is.
-            await gatherResults([self.plane.forget(connection.flow) for _, connection in some
-                                 if self.connections.get(connection.flow) is None])
+            passing += await self._hold(connection.flow for _, connection in some)
+        await self._hold_again(passing)
+
+    async def _hold_again(self, passing: list[Flow]) -> None:
+        for wait in FORGET_AGAIN:
+            if not passing:
+                return
+            turn: Deferred[None] = Deferred()
+            self._clock.callLater(wait, turn.callback, None)
+            await turn
+            passing = await self._hold(passing)
+        if passing:
+            self.log.critical("{count} flows may go on as the former policy let them, for the kernel does not "
+                              "acknowledge their end: {flows}", count=len(passing), flows=", ".join(map(str, passing)))
+
+    async def _hold(self, flows: Iterable[Flow]) -> list[Flow]:
+        """Hold those that have no connection; returns those that the forwarding plane has failed to."""
+        ended = [flow for flow in flows if self.connections.get(flow) is None]
+        held = await DeferredList([self.plane.forget(flow) for flow in ended], consumeErrors=True)
+        failed = [(flow, failure) for flow, (success, failure) in zip(ended, held, strict=True) if not success]
+        for flow, failure in failed:
+            self.log.error("{flow}: not held: {why}", flow=flow, why=failure.getErrorMessage())
+        return [flow for flow, _ in failed]
 
     # From the network
 

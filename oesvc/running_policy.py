@@ -109,8 +109,10 @@ class RunningPolicy:
         return replace(read, policies=tuple(lines))
 
     def _not_reloaded(self, failure: Failure) -> None:
-        failure.trap(ConfigError, PlaneError)
-        self.log.error("the policy is left as it was: {why}", why=failure.getErrorMessage())
+        if failure.check(ConfigError, PlaneError):
+            self.log.error("the policy is left as it was: {why}", why=failure.getErrorMessage())
+        else:
+            self.log.failure("reloading the policy", failure=failure)
 
     def _difference(self, read: Config) -> Difference:
         after = read.class_table()

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 from twisted.internet.defer import fail, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from oesvc.config import ConfigError, load
 from oesvc.ike import events as ike
@@ -72,6 +73,53 @@ def test_many_flows_end_some_at_a_time_and_first_those_that_may_not_be_in_clear_
     ended = [entry[1] for entry in office.world.since() if entry[0] == "forget"]
     assert ended[:7] == flows[-7:]
     assert ended[:64] == ended[64:128] and ended[128:164] == ended[164:] and set(ended) == set(flows)
+
+
+class Forgetful:
+    """Answers of the kernel that are lost: of `times` orders to forget each flow that is named."""
+
+    def __init__(self, office, times, *flows):
+        self.forget, self.left = office.world.plane.forget, dict.fromkeys(flows, times)
+        office.world.plane.forget = self
+
+    def __call__(self, flow):
+        done(self.forget(flow))
+        if not self.left.get(flow):
+            return succeed(None)
+        self.left[flow] -= 1
+        return fail(PlaneError("the kernel's answer was lost"))
+
+
+def test_answer_of_the_kernel_that_is_lost_keeps_no_other_flow_in_clear_and_is_asked_for_again(office):
+    flows = [office.neighbour(number) for number in range(1, 101)]
+    Forgetful(office, 3, flows[0], flows[70])
+    office.write(private="0.0.0.0/0\n", private_or_clear="")
+    answered = []
+    office.policy.reload().addBoth(answered.append)
+    assert len(office.world.daemon.connections) == 0 and answered == []
+    office.world.since()
+    office.world.clock.advance(0)
+    assert office.world.since() == [("forget", str(flow)) for flow in (flows[0], flows[70])] and answered == []
+    office.world.daemon.acquired(flows[70])
+    office.world.since()
+    office.world.clock.advance(1)
+    assert office.world.since() == [("forget", str(flows[0]))], "the other has a connection of its own again"
+    assert len(answered[0].flows) == 100
+
+
+def test_kernel_that_never_acknowledges_the_end_of_a_flow_is_told_of_and_not_asked_for_ever(office):
+    flow = office.neighbour(1)
+    Forgetful(office, 1000, flow)
+    office.write(private="0.0.0.0/0\n", private_or_clear="")
+    answered = []
+    with capturedLogs() as logs:
+        office.policy.reload().addBoth(answered.append)
+        office.world.clock.pump([0, 1, 5])
+    office.world.since()
+    office.world.clock.advance(60)
+    assert office.world.since() == [] and len(answered[0].flows) == 1
+    told = formatEvent(logs[-2])
+    assert told.startswith("1 flows may go on as the former policy let them") and told.endswith(str(flow))
 
 
 def test_encrypted_flow_goes_on_where_it_may_and_its_tunnel_is_deleted_where_not(office):
@@ -173,6 +221,13 @@ def test_proposal_that_a_reload_overtakes_is_refused(office):
         deferred.callback(answer)
     refused = [entry for entry in office.world.since() if entry[0] == "refuse_tunnel"]
     assert len(refused) == 1 and "192.2.0.66/32 is deny" in refused[0][2]
+
+
+def test_failure_of_a_reload_by_sighup_that_nobody_expects_is_logged(office):
+    office.policy._reconfigure = lambda config: fail(ZeroDivisionError("unexpected"))
+    with capturedLogs() as logs:
+        office.policy.hang_up()
+    assert [formatEvent(event) for event in logs] == ["reloading the policy"]
 
 
 def test_sighup_reloads_and_a_mistake_is_only_logged(office):
