@@ -21,7 +21,7 @@ from oesvc.ipsec.subnets import Subnets
 from oesvc.keylog import KeyLog
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import events as ev
-from oesvc.oe.classes import PolicyLine
+from oesvc.oe.classes import ClassOptions, PolicyLine
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection
 from oesvc.oe.connections import Connections, Instance
@@ -78,13 +78,10 @@ class Keying:
         self._call(lambda now: self.engine.address_gone(address, now))
 
     def initiate(self, flow: Flow, local: Address, gateway: Address, identity: Identity,
-                 keys: Sequence[RsaPublicKey], within: float | None) -> None:
-        """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`.
-
-        `within` so many seconds, None for as for all.
-        """
-        tunnel = self.engine.initiate(flow, local, gateway, identity, keys, self._clock.seconds(), within)
-        self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True))
+                 keys: Sequence[RsaPublicKey], options: ClassOptions) -> None:
+        """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`, believed by `options`."""
+        tunnel = self.engine.initiate(flow, local, gateway, identity, keys, self._clock.seconds(), options.keying_time)
+        self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True, dnssec=options.dnssec))
         self.turn()
 
     def disown(self, local: Address, peer: Address, spi: int, port: int | None) -> None:
@@ -141,8 +138,9 @@ class Keying:
     @hear.register
     def _(self, event: ike.TunnelProposed) -> None:
         self._notes.adopt(event.flow, event.peer)
-        self._tunnels.begin(TunnelRecord(event.tunnel, event.flow, event.peer, begun_here=False))
         line = self._connections.classes.find(event.flow.destination)
+        self._tunnels.begin(TunnelRecord(event.tunnel, event.flow, event.peer, begun_here=False,
+                                         dnssec=line.options.dnssec))
         configured = isinstance(event.flow, Subnets)
         if not configured and not self._is_ours(event.flow.source):
             self._refuse(event, f"{event.flow.source} is not behind this gateway")
@@ -203,12 +201,26 @@ class Keying:
             self.delete(event.tunnel)
             return
         self._tunnels.settle(tunnel)
+        if isinstance(connection, Connection) and tunnel.dnssec is not connection.line.options.dnssec:
+            self._overtaken(tunnel, connection)
+            return
         tunnel.identity = event.identity
         self._discovery.has_answered(event.peer)
         self._partners.connected(event.tunnel, event.peer, event.flow)
         detail = f"with {event.peer}, which proved to be {event.identity}; {tunnel.protection}"
         self._tell(connection, ev.TunnelNegotiated(detail, event.tunnel, Flow(event.local, event.peer),
                                                   tunnel.begun_here))
+
+    def _overtaken(self, tunnel: TunnelRecord, connection: Connection) -> None:
+        """A reload has changed what keys are believed: the connection is another one, and asks for itself.
+
+        No attempt of its own has come to nothing, but it may wait for this proposal.
+        """
+        why = f"the tunnel with {tunnel.peer} is not used: the policy was changed meanwhile: {connection.line}"
+        self._notes.take(tunnel.flow, why)
+        self.delete(tunnel.id)
+        if not (tunnel.begun_here or self._tunnels.is_proposed(tunnel.flow)):
+            self._tell(connection, ev.ProposalLapsed(why))
 
     @hear.register
     def _(self, event: ike.LifetimeShortened | ike.TunnelMoved) -> None:

@@ -8,6 +8,7 @@ from oesvc.ike.events import LifetimeShortened, TunnelId, TunnelMoved
 from oesvc.ike.identity import Identity
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import IpsecSa
+from oesvc.oe.authorization import DnssecPolicy
 
 
 @dataclass(slots=True)
@@ -18,6 +19,8 @@ class TunnelRecord:
     flow: Flow
     peer: Address
     begun_here: bool
+    dnssec: DnssecPolicy | None = None
+    "By what its peer's keys, or its say for the flow, were believed when it began; None as for all."
     sas: list[IpsecSa] = field(default_factory=list)
     "Those that are in the kernel, or on their way there."
     proposed: bool = False

@@ -8,6 +8,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from oesvc.config import ConfigError, load
 from oesvc.ike import events as ike
+from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
@@ -210,6 +211,47 @@ def test_tunnel_that_comes_to_stand_after_a_reload_to_clear_is_deleted(office):
     office.world.says(ike.SasReady(1, FLOW, (IN, OUT)), ike.TunnelUp(1, FLOW, ALICE, SG_B, AddressIdentity(SG_B)))
     assert ("delete_tunnel", 1) in office.world.since()
     assert office.world.connection().state is State.CLEAR_TEXT
+
+
+def stands(office, number):
+    office.world.says(ike.SasReady(number, FLOW, (IN, OUT)))
+    office.world.since()
+    office.world.says(ike.TunnelUp(number, FLOW, ALICE, SG_B, AddressIdentity(SG_B)))
+    return office.world.since()
+
+
+def test_tunnel_by_keys_that_a_reload_believes_no_more_is_deleted_and_the_new_answer_counts(office):
+    office.world.daemon.acquired(FLOW)
+    office.write("[dns]\ndnssec = require")
+    office.reload()
+    office.world.resolver.waiting = []
+    office.world.daemon.acquired(FLOW)
+    assert stands(office, 1) == [("delete_tunnel", 1)]
+    assert office.world.connection().state is State.POTENTIAL_OE
+    for deferred, answer in office.world.resolver.waiting:
+        deferred.callback(answer)
+    assert [entry[0] for entry in office.world.since()] == ["initiate"]
+    assert stands(office, 2) == [("encrypt", THERE)]
+
+
+def test_tunnel_that_was_authorized_by_records_that_a_reload_believes_no_more_is_deleted(office):
+    office.world.says(ike.TunnelProposed(7, FLOW, SG_B, AddressIdentity(SG_B), KEY))
+    assert ("accept_tunnel", 7) in office.world.since()
+    office.write("[dns]\ndnssec = require")
+    office.reload()
+    office.world.says(ike.TunnelProposed(8, FLOW, SG_B, AddressIdentity(SG_B), KEY))
+    office.world.says(ike.TunnelFailed(8, FLOW, SG_B, KeyingFailure.PHASE2_SILENT, "silence"))
+    assert office.world.connection().state is State.POTENTIAL_OE, "the other proposal may still come to something"
+    assert stands(office, 7) == [("delete_tunnel", 7), ("forget", THERE)]
+    assert office.world.connection() is None
+
+
+def test_tunnel_that_was_begun_before_a_reload_of_another_matter_is_used(office):
+    office.world.daemon.acquired(FLOW)
+    office.write(private="192.2.0.66/32\n")
+    office.reload()
+    office.world.daemon.acquired(FLOW)
+    assert ("encrypt", THERE) in stands(office, 1)
 
 
 def test_proposal_that_a_reload_overtakes_is_refused(office):
