@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from oesvc.alarm import Alarm
 from oesvc.configured_peers import ConfiguredPeers
@@ -306,12 +307,15 @@ class KeyingDaemon:
 
     async def _hold(self, flows: Iterable[Flow]) -> list[Flow]:
         """Hold those that have no connection; returns those that the forwarding plane has failed to."""
-        ended = [flow for flow in flows if self.connections.get(flow) is None]
-        held = await DeferredList([self.plane.forget(flow) for flow in ended], consumeErrors=True)
-        failed = [(flow, failure) for flow, (success, failure) in zip(ended, held, strict=True) if not success]
-        for flow, failure in failed:
+        failed: list[Flow] = []
+
+        def not_held(failure: Failure, flow: Flow) -> None:
             self.log.error("{flow}: not held: {why}", flow=flow, why=failure.getErrorMessage())
-        return [flow for flow, _ in failed]
+            failed.append(flow)
+
+        await DeferredList([self.plane.forget(flow).addErrback(not_held, flow) for flow in flows
+                            if self.connections.get(flow) is None])
+        return failed
 
     # From the network
 
