@@ -34,6 +34,9 @@ DNS_PORTS = (53, 853)
 KEYING = ((IPPROTO_ESP, 0), (IPPROTO_UDP, IKE_PORT), (IPPROTO_UDP, NAT_TRAVERSAL_PORT))
 "Protocol and destination port."
 
+REMAINS_TAG = 1
+"Of policies that stand beneath those of single flows."
+
 ICMP = {4: (IPPROTO_ICMP, ICMP_ERRORS), 6: (IPPROTO_ICMPV6, ICMPV6_ERRORS)}
 
 
@@ -150,6 +153,15 @@ def remaining_policies(config: PlaneConfig) -> list[Policy]:
 def blocks(config: PlaneConfig) -> list[Policy]:
     """What must never go in clear, and what of it is spared; the longest prefix decides."""
     return [
-        Policy(Direction.OUT, Selector(source, network), Priority.REMAINS + LONGEST - network.prefixlen, action)
+        Policy(Direction.OUT, beneath_flow(source, network), Priority.REMAINS + LONGEST - network.prefixlen, action)
         for networks, action in ((config.never_clear, XFRM_POLICY_BLOCK), (config.spared, XFRM_POLICY_ALLOW))
         for network in networks for source in protected(config) if source.version == network.version]
+
+
+def beneath_flow(source: Network, network: Network) -> Selector:
+    """Of two hosts it would be their flow's selector: that of what stands must be another.
+
+    Else the one would replace the other, and what ends with the flow would leave nothing.
+    """
+    single = source.num_addresses == network.num_addresses == 1
+    return Selector(source, network, tag=REMAINS_TAG if single else 0)

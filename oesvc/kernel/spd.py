@@ -50,6 +50,9 @@ class Selector:
     protocol: int = 0
     source_port: int = 0
     destination_port: int = 0
+    tag: int = 0
+    """The `user` of struct xfrm_selector: the kernel compares it where it looks for a policy to replace or to delete,
+    and does not look at it for a datagram. So two policies may stand for the same datagrams."""
 
     @classmethod
     def of_flow(cls, flow: Flow) -> "Selector":
@@ -62,7 +65,7 @@ class Selector:
             ("dport", self.destination_port), ("dport_mask", 0xFFFF if self.destination_port else 0),
             ("sport", self.source_port), ("sport_mask", 0xFFFF if self.source_port else 0),
             ("family", FAMILY[self.source.version]), ("prefixlen_d", self.destination.prefixlen),
-            ("prefixlen_s", self.source.prefixlen), ("proto", self.protocol))}
+            ("prefixlen_s", self.source.prefixlen), ("proto", self.protocol), ("user", self.tag))}
 
     @classmethod
     def read(cls, message: Any, prefix: str = "sel_") -> "Selector":
@@ -71,7 +74,7 @@ class Selector:
         return cls(
             ip_network((address(family, message[prefix + "saddr"]), message[prefix + "prefixlen_s"]), strict=False),
             ip_network((address(family, message[prefix + "daddr"]), message[prefix + "prefixlen_d"]), strict=False),
-            message[prefix + "proto"], message[prefix + "sport"], message[prefix + "dport"])
+            message[prefix + "proto"], message[prefix + "sport"], message[prefix + "dport"], message[prefix + "user"])
 
     @property
     def flow(self) -> Flow:
