@@ -106,14 +106,21 @@ def revise_policies(xfrm: NetlinkSocket, before: Iterable[Policy], wanted: Itera
     """Make those of `before` the `wanted` ones; policies of flows stay, and their SAs.
 
     New traps and blocks come before the hooks hear of them, old ones go after them; and what passes comes after them,
-    so that hooks that are refused leave nothing open.
+    so that hooks that are refused leave nothing open. What new ones had replaced is put again then.
     """
     ours, others = known_policies((yield from read_spd(xfrm)))
     put = beside(others, wanted)
     former: dict[PolicyKey, Policy] = {(policy.direction, policy.selector): policy for policy in before}
     changed = [policy for key, policy in put.items() if former.get(key) != policy]
-    yield from in_parts(xfrm, [put_policy(policy) for policy in changed if policy.closes])
-    yield revise_hooks()
+    closing = [policy for policy in changed if policy.closes]
+    try:
+        yield from in_parts(xfrm, [put_policy(policy) for policy in closing])
+        yield revise_hooks()
+    except PlaneError:
+        # A trap ends by itself: it must not be all that is left in the place of a block.
+        keys = former.keys() & {(policy.direction, policy.selector) for policy in closing}
+        yield from in_parts(xfrm, [put_policy(former[key]) for key in keys])
+        raise
     yield from in_parts(xfrm, [put_policy(policy) for policy in changed if not policy.closes])
     yield from delete_policies(xfrm, ours & former.keys() - put.keys())
 

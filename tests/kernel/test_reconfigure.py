@@ -97,3 +97,14 @@ def test_hooks_that_are_refused_leave_no_port_open_and_those_in_force_open_it_la
     said = plane.said()
     assert said.index(blocked) < said.index("load the rules") < said.index(
         f"put a policy (out, pass) for {BEFORE}/32 -> 192.2.0.0/24 protocol 6 ports 0-80")
+
+
+@pytest.mark.parametrize("refused", ["put a policy", "load the rules"])
+def test_block_that_a_trap_had_replaced_is_there_again_when_the_hooks_are_refused(refused: str) -> None:
+    """By default all is private, then nothing is: trap and block have one selector, and a trap ends by itself."""
+    private, permissive = PlaneConfig(own=(BEFORE,), never_clear=(ip_network("0.0.0.0/0"),)), PlaneConfig(own=(BEFORE,))
+    plane = Plane(private, Spd(*standing(private)))
+    plane.kernel.refuses = refused
+    assert refused in done(plane.reconfigure(permissive)).getErrorMessage()
+    everywhere = [entry for entry in plane.said() if entry.endswith(f" for {BEFORE}/32 -> 0.0.0.0/0")]
+    assert everywhere == [f"put a policy (out, {deed}) for {BEFORE}/32 -> 0.0.0.0/0" for deed in ("protect", "block")]
