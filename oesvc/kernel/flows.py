@@ -37,8 +37,12 @@ class FlowEntry:
     "Its tunnel while it is encrypted."
     outbound_policy: bool = False
     "Whether the SPD has our outbound policy of this flow."
+    ends: int = 0
+    "Seconds that it was given to live when it was last put; 0 for ever."
     ingress: Mapping[Direction, Template] = field(default_factory=lambda: NO_INGRESS)
     "What its ingress policies demand, those that there are."
+    ingress_ends: int = 0
+    "The same of those."
     inbound: frozenset[SaKey] = NO_SAS
     outbound: frozenset[SaKey] = NO_SAS
     jobs: int = 0
@@ -75,6 +79,10 @@ class FlowTable:
     def decided(self) -> list[FlowEntry]:
         """Flows that the hooks are to know."""
         return [entry for entry in self._entries.values() if entry.policy is not None]
+
+    def with_tunnels(self) -> list[FlowEntry]:
+        """Flows with policies that may end, and those about to have some."""
+        return [entry for entry in self._entries.values() if entry.template or entry.ingress or entry.jobs]
 
     def by_reqid(self, reqid: int) -> FlowEntry | None:
         return self._by_reqid.get(reqid)

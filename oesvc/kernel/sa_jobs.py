@@ -72,9 +72,19 @@ class SaJobs:
     def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
         ends = self._ends(entry.flow)
         for policy in ingress_policies(entry.flow, template, ends):
-            if ends or entry.ingress.get(policy.direction) != template:
+            if ends or entry.ingress_ends or entry.ingress.get(policy.direction) != template:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
                 entry.ingress = {**entry.ingress, policy.direction: template}
+        entry.ingress_ends = ends
+
+    @inlineCallbacks
+    def renew(self, entry: FlowEntry) -> Job:
+        """What the flow may do without a daemon has changed: its policies end then, or end no more."""
+        ends = self._ends(entry.flow)
+        if entry.ends != ends and entry.policy is ForwardingPolicy.ENCRYPT:
+            yield self.put_outbound(entry, flow_policy(entry.flow, ACTIONS[entry.policy], entry.template, ends))
+        if entry.ingress_ends != ends and (template := next(iter(entry.ingress.values()), None)):
+            yield from self._put_ingress(entry, template)
 
     def put_outbound(self, entry: FlowEntry, policy: Policy) -> "Deferred[Any]":
         """A policy of another program for this very pair stays, and decides: the SPD has one for each selector.
@@ -82,7 +92,7 @@ class SaJobs:
         So the pair may be let through to it, but not if it must be encrypted or denied: who knows what that one says?
         """
         def stands(_: Any) -> None:
-            entry.outbound_policy = True
+            entry.outbound_policy, entry.ends = True, policy.lives
 
         def is_anothers(failure: Failure) -> None:
             failure.trap(ExistsError)
@@ -113,8 +123,8 @@ class SaJobs:
             entry.outbound |= {(sa.spi, sa.destination)}
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
-            yield self._put(put_policy(flow_policy(entry.flow, ACTIONS[entry.policy], now,
-                                                   self._ends(entry.flow))))
+            ends = self._ends(entry.flow)
+            yield self.put_outbound(entry, flow_policy(entry.flow, ACTIONS[entry.policy], now, ends))
             entry.template = now
         yield self._request(delete_sa(*former))
         entry.outbound -= {former}

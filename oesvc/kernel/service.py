@@ -181,6 +181,9 @@ class LinuxForwardingPlane:
             before, after = standing_policies(self._config, TRAP), standing_policies(config, TRAP)
             yield revise_policies(self._xfrm, before, after, lambda: self._sets.load(revised_ruleset(config)))
             self._config = config
+            for entry in self._flows.with_tunnels():
+                if self._listener is not None:
+                    yield self._flows.run(entry.flow, self._sas.renew).addErrback(self._not_held, entry.flow)
 
     def _ruleset_changed(self, message: Message) -> None:
         if table_deleted(message):
@@ -253,7 +256,7 @@ class LinuxForwardingPlane:
         configured = event.priority in CONFIGURED_PRIORITIES
         missed = policy is None and (configured or event.priority == Priority.TRAP)
         bereft = policy is ForwardingPolicy.ENCRYPT and (configured or event.priority == Priority.FLOW)
-        if policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.TRAP and self._config.ends(event.flow):
+        if policy is ForwardingPolicy.ENCRYPT and event.priority == Priority.TRAP and entry and entry.ends:
             self._flows.run(event.flow, self._look_for_policy, listener).addErrback(self._not_held, event.flow)
         elif entry is not None and bereft and entry.outbound:
             self._flows.run(event.flow, self._look_for_sas, listener).addErrback(self._not_held, event.flow)
@@ -319,7 +322,7 @@ class LinuxForwardingPlane:
             if gateways is None:
                 raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
             template, ends = Template(entry.reqid, gateways), self._config.ends(entry.flow)
-        if not ends and (entry.policy, entry.template) == (policy, template):
+        if not ends and not entry.ends and (entry.policy, entry.template) == (policy, template):
             self._release(entry.flow, policy)
             return succeed(None)
 

@@ -1,5 +1,6 @@
 """What is protected changes while the plane runs: nothing passes by meanwhile, and what was decided stays."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -13,7 +14,19 @@ from oesvc.kernel.exemptions import standing_policies
 from oesvc.kernel.netlink import Message, Request
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import ACTIONS, Policy, Template, flow_policy, put_policy
-from tests.kernel.test_service import FLOW, PASS, Kernel, Plane, done, netlink_message
+from oesvc.kernel.structs import PolicyMessage
+from tests.kernel.test_service import (
+    ENCRYPT,
+    FLOW,
+    GATEWAYS,
+    INBOUND,
+    OUTBOUND,
+    PASS,
+    Kernel,
+    Plane,
+    done,
+    netlink_message,
+)
 
 TRAP = Template(TRAP_REQID, None)
 BEFORE, AFTER = ip_address("192.1.1.4"), ip_address("192.1.1.44")
@@ -108,3 +121,55 @@ def test_block_that_a_trap_had_replaced_is_there_again_when_the_hooks_are_refuse
     assert refused in done(plane.reconfigure(permissive)).getErrorMessage()
     everywhere = [entry for entry in plane.said() if entry.endswith(f" for {BEFORE}/32 -> 0.0.0.0/0")]
     assert everywhere == [f"put a policy (out, {deed}) for {BEFORE}/32 -> 0.0.0.0/0" for deed in ("protect", "block")]
+
+
+class Lives(Spd):
+    """Keeps of all policies that are put how long they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put: list[tuple[int, int]] = []
+
+    def request(self, *requests: Request) -> "Deferred[list[Any]]":
+        for one in requests:
+            if one.kind in (XfrmMessage.NEWPOLICY, XfrmMessage.UPDPOLICY) and f"{FLOW.destination}/32" in one.asks:
+                message = PolicyMessage(netlink_message(one.kind, one.body))
+                message.decode()
+                self.put.append((message["dir"], message["hard_add_expires_seconds"]))
+        return super().request(*requests)
+
+    def lives(self) -> list[tuple[int, int]]:
+        put, self.put = sorted(self.put), []
+        return put
+
+
+PERMISSIVE = PlaneConfig(keys_last=600)
+PRIVATE = replace(PERMISSIVE, never_clear=(ip_network("192.2.0.0/24"),))
+
+
+@pytest.mark.parametrize(("before", "after", "ends"), [
+    (PERMISSIVE, PRIVATE, (610, 0)), (PRIVATE, PERMISSIVE, (0, 610))])
+def test_policies_of_a_tunnel_that_goes_on_end_as_the_new_class_says(
+        before: PlaneConfig, after: PlaneConfig, ends: tuple[int, int]) -> None:
+    plane = Plane(before, kernel := Lives())
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    assert kernel.lives() == [(way, ends[0]) for way in range(3)]
+    done(plane.reconfigure(after))
+    assert kernel.lives() == [(way, ends[1]) for way in range(3)]
+    done(plane.reconfigure(after))
+    assert kernel.lives() == []
+
+
+def test_where_that_was_refused_the_next_keys_bring_it() -> None:
+    plane = Plane(PERMISSIVE, kernel := Lives())
+    done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+    done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+    kernel.refuses = f"{FLOW.destination}/32"
+    done(plane.reconfigure(PRIVATE))
+    kernel.refuses = ""
+    kernel.lives()
+    for expected in [(way, 0) for way in range(3)], []:
+        done(plane.add_sas(FLOW, [INBOUND, OUTBOUND]))
+        done(plane.install_policy(FLOW, ENCRYPT, GATEWAYS))
+        assert kernel.lives() == expected
