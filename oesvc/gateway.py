@@ -6,7 +6,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from oesvc import __version__
+from oesvc.alarm import Alarm
 from oesvc.arithmetic import Arithmetic
 from oesvc.config import Config, ConfigError
 from oesvc.configured_peers import ConfiguredPeers
@@ -58,6 +59,8 @@ from oesvc.udp import IKE_PORT, IkePort, open_socket, source_address
 from oesvc.unreachable import UnreachablePort
 
 CONTROL_MODE = 0o660
+FOLLOW_AGAIN = 10.0
+"Seconds until this host's addresses are looked at again, when the kernel has refused to follow them."
 
 
 class GatewayService(Service):
@@ -88,6 +91,8 @@ class GatewayService(Service):
         self._icmp: dict[int, UnreachablePort] = {}
         self._watch: AddressWatch | None = None
         self._turn = DeferredLock()
+        self._following = DeferredLock()
+        self._follow_again = Alarm(reactor, self._addresses_changed)
         self._control: Any = None
         self._listening: list[Any] = []
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
@@ -215,15 +220,28 @@ class GatewayService(Service):
     # Addresses that come and go
 
     def _addresses_changed(self) -> None:
-        Deferred.fromCoroutine(self._follow(outside(list_addresses(), self._config.clients, self._config.inside))) \
-            .addErrback(lambda failure: self.log.failure("following this host's addresses", failure=failure))
+        if not self._following.waiting:  # that one will see it too
+            self._following.run(lambda: Deferred.fromCoroutine(self._follow())).addErrback(self._not_followed)
 
-    async def _follow(self, found: Collection[OwnAddress]) -> None:
+    def _not_followed(self, failure: Failure) -> None:
+        self.log.failure("following this host's addresses", failure=failure)
+        if self.running and failure.check(PlaneError):
+            self._follow_again.set(self._reactor.seconds() + FOLLOW_AGAIN)
+
+    def _addresses_outside(self) -> list[OwnAddress]:
+        return outside(list_addresses(), self._config.clients, self._config.inside)
+
+    async def _follow(self) -> None:
         """Protect what this host sends from the addresses that it has now, and serve IKE on the lasting ones.
 
-        Whatever is held or trapped meanwhile waits. Of an address that is gone the port stays, and with it what was
-        keyed by it, until there is another of its IP version: it may come back, as after a broken link.
+        One call at a time, each with the addresses that there are when its turn has come: they may be back to what
+        they were before the one before was done. Whatever is held or trapped meanwhile waits. Of an address that is
+        gone the port stays, and with it what was keyed by it, until there is another of its IP version: it may come
+        back, as after a broken link.
         """
+        if not self.running:
+            return
+        found = self._addresses_outside()
         own, lasting = (tuple(one.address for one in found if one.lasting or every) for every in (True, False))
         if own != self._own:
             self.log.info("this host's addresses outside are now {addresses}", addresses=_listed(own) or "none")
@@ -236,6 +254,8 @@ class GatewayService(Service):
             self._open_ike_ports(address for address in lasting if address not in served)
         except OSError as error:
             self.log.error("IKE is not served: {error}", error=error)
+            if isinstance(error, PlaneError):
+                self._follow_again.set(self._reactor.seconds() + FOLLOW_AGAIN)
         self._listen_for_unreachables()
         for gone in served - set(own):
             if any(other.version == gone.version for other in lasting):
@@ -291,7 +311,8 @@ class GatewayService(Service):
         """
         super().stopService()
         self._manager.stopping()
-        parts = [self._unknown_spis.close, self.daemon.close, self.daemon.partners.close, self._anchors.close,
+        parts = [self._follow_again.stop,
+                 self._unknown_spis.close, self.daemon.close, self.daemon.partners.close, self._anchors.close,
                  *(part.close for part in (*self._icmp.values(), self._watch) if part),
                  *(port.transport.stopListening for port in self._ports.values()),
                  *(port.stopListening for port in (self._control, *self._listening) if port),

@@ -14,9 +14,10 @@ import pytest
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 
 from oesvc.config import load
-from oesvc.gateway import GatewayService
+from oesvc.gateway import FOLLOW_AGAIN, GatewayService
 from oesvc.ike.datagram import Endpoint
 from oesvc.ike.events import TunnelFailed
 from oesvc.ike.failures import KeyingFailure
@@ -267,8 +268,11 @@ class Following(Service):
             self._ports[Endpoint(address, 500)] = Silent()
 
     def have(self, *addresses, flags=0):
-        own = [OwnAddress(ip_address(address), "eth0", flags) for address in addresses]
-        Deferred.fromCoroutine(self._follow(own)).addErrback(lambda failure: failure.raiseException())
+        self.found = [OwnAddress(ip_address(address), "eth0", flags) for address in addresses]
+        self._addresses_changed()
+
+    def _addresses_outside(self):
+        return self.found
 
 
 def test_addresses_that_come_are_protected_and_served_and_those_that_go_given_back(write):
@@ -313,3 +317,53 @@ def test_policy_that_is_reloaded_while_addresses_change_is_not_lost(write):
     waiting.pop(0).callback(None)
     waiting.pop(0).callback(None)
     assert configs[-1].clients == other.clients and configs[-1].own == (ip_address("192.0.2.1"),)
+
+
+class Reluctant(Following):
+    """Its plane answers when the test says; its one address is protected and served."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.waiting = []
+        self._own = self._addresses = (ip_address("192.0.2.1"),)
+        self._open_ike_ports(self._own)
+
+    def reconfigured(self, plane):
+        super().reconfigured(plane)
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+    def answer(self, result=None):
+        while self.waiting:
+            self.waiting.pop(0).callback(result)
+
+
+def test_address_that_is_back_before_the_plane_has_followed_it_is_protected_and_served_in_the_end(write):
+    service = Reluctant(load(write()))
+    first, second = map(ip_address, ("192.0.2.1", "192.0.2.2"))
+    service.have("192.0.2.2")
+    for _ in range(3):
+        service.have("192.0.2.1")
+    service.answer()
+    assert service.planned == [(second,), (first,)] and service._own == service._addresses == (first,)
+    assert {local.address for local in service._ports} == {first}
+    assert service.gone == [first, second]
+
+
+def test_addresses_that_the_plane_refuses_to_follow_are_tried_again_until_the_service_stops(write):
+    service = Reluctant(load(write()))
+    second = ip_address("192.0.2.2")
+    service.have("192.0.2.2")
+    for _ in range(2):
+        service.answer(Failure(PlaneError("no")))
+        service._reactor.advance(FOLLOW_AGAIN - 1)
+        assert service.waiting == []
+        service._reactor.advance(1)
+    service.answer()
+    assert service.planned == 3 * [(second,)] and service._own == (second,) and service.opened[-1] == second
+    service._reactor.advance(2 * FOLLOW_AGAIN)
+    service.have("192.0.2.3")
+    service.answer(Failure(PlaneError("no")))
+    service.stopService()
+    service._reactor.advance(2 * FOLLOW_AGAIN)
+    assert len(service.planned) == 4
