@@ -38,6 +38,8 @@ from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.sa import Lifetime
 from oesvc.journal import Journal
+from oesvc.kept import FILE_NAME as KEPT
+from oesvc.kept import keep
 from oesvc.kernel.addresses import AddressWatch, OwnAddress, list_addresses, outside, outside_addresses
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.kernel.unknown_spis import UnknownSpis
@@ -93,6 +95,7 @@ class GatewayService(Service):
         self._turn = DeferredLock()
         self._following = DeferredLock()
         self._follow_again = Alarm(reactor, self._addresses_changed)
+        self._keeping = DeferredLock()
         self._control: Any = None
         self._listening: list[Any] = []
         self._arithmetic = Arithmetic(reactor, config.threads or os.cpu_count() or 1)
@@ -127,6 +130,7 @@ class GatewayService(Service):
         await self._plane.start(self.daemon)
         if not self.running:
             return  # to whoever stops us meanwhile
+        self._keep()
         self.daemon.begin_configured()
         if not self._config.addresses:
             self._watch = AddressWatch(self._reactor, self._addresses_changed)
@@ -210,7 +214,14 @@ class GatewayService(Service):
             self._manager.ready()
             return result
         self._manager.reloading()
-        return self._turn.run(lambda: self._put_in_force(config, self._own)).addBoth(answered)
+        changed = self._turn.run(lambda: self._put_in_force(config, self._own))
+        return changed.addCallback(lambda _: self._keep()).addBoth(answered)
+
+    def _keep(self) -> None:
+        """What must never go in clear, for a boot at which the files have an error; no disk makes us wait."""
+        self._keeping.run(self._in_thread, keep, self._config).addErrback(lambda failure: self.log.error(
+            "{file} cannot be written: {why}; should the configuration have an error at the next boot, what must never "
+            "go in clear may do so", file=self._config.state_directory / KEPT, why=failure.getErrorMessage()))
 
     def _put_in_force(self, config: Config, own: tuple[Address, ...]) -> "Deferred[None]":
         def in_force(_: object) -> None:

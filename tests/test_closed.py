@@ -23,9 +23,9 @@ def configuration(tmp_path):
     return file
 
 
-def closed(file, then=SHOW):
+def closed(file, then=f"; {SHOW}"):
     """In a network of its own; what it says, and what stands there then."""
-    return subprocess.run(["unshare", "-n", "sh", "-ec", f'"$@"; {then}', "sh", *CLOSE, file], cwd=ROOT, text=True,
+    return subprocess.run(["unshare", "-n", "sh", "-ec", f'"$@" {then}', "sh", *CLOSE, file], cwd=ROOT, text=True,
                           capture_output=True, check=False, env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
 
