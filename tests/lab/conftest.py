@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
-    """Logs and captures of a failed test are kept where they outlive the lab's kernel."""
+    """What failed is told at once; its logs and captures are kept where they outlive the lab's kernel."""
     report = (yield).get_result()
     if report.failed:
+        print(f"\n{report.longreprtext}", flush=True)
         for net in Network.live:
             report.sections.append(("lab", f"logs and captures: {net.keep(item.name)}"))
