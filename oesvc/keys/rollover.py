@@ -58,7 +58,6 @@ class KeyRing:
     def state(self, now: float) -> RollOver | None:
         """The roll-over that is under way. Raises KeyPairError."""
         if not (self.next.exists() or self.former.exists()):
-            self._times.unlink(missing_ok=True)
             return None
         state = self._read()
         if self.next.exists():
@@ -72,6 +71,8 @@ class KeyRing:
     def begin(self, now: float, bits: int = key_pair.BITS) -> RollOver:
         """Make the next key. Raises KeyPairError."""
         key_pair.load(self.in_use)
+        # What a crash at the end of the last one may have left says nothing of this one's key.
+        self._times.unlink(missing_ok=True)
         key_pair.generate(self.next, bits)
         return self._write(RollOver(now))
 

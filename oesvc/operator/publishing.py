@@ -253,7 +253,7 @@ def main(action: str, said: dict[str, Any]) -> int:
         options.gateway = _host(options.gateway)
     try:
         return ACTIONS[action](Own(options, config.load(Path(options.config))))
-    except (CommandError, config.ConfigError, key_pair.KeyPairError, ZoneError) as error:
+    except (CommandError, config.ConfigError, key_pair.KeyPairError, ZoneError, OSError) as error:
         print(f"oegw: {error}", file=sys.stderr)
         return UNUSABLE
 

@@ -58,6 +58,14 @@ def test_roll_over_begins_once(ring):
     assert which(ring.next) == first
 
 
+def test_looking_changes_nothing(ring):
+    """On a file system that cannot be written it is no error either."""
+    ring.in_use.with_suffix(".roll.json").write_text("left by a crash")
+    before = sorted(file.name for file in ring.in_use.parent.iterdir())
+    assert ring.state(NOW) is None
+    assert sorted(file.name for file in ring.in_use.parent.iterdir()) == before
+
+
 def test_giving_up_leaves_the_key_in_use(ring):
     old = which(ring.in_use)
     ring.begin(NOW)
@@ -99,6 +107,20 @@ def test_crash_after_the_old_key_was_deleted(ring):
     ring.former.unlink()
     assert ring.state(NOW + MINIMUM) is None
     assert ring.begin(NOW + MINIMUM).stage is Stage.PUBLISHING
+
+
+def test_times_of_the_last_roll_over_say_nothing_of_the_next(ring):
+    """Crashed at the end of one, and again as the next had just made its key."""
+    ring.begin(NOW)
+    ring.seen(NOW, MINIMUM, LONGEST)
+    ring.use(NOW + MINIMUM)
+    ring.former.unlink()
+    ring.next.mkdir()
+    with pytest.raises(KeyPairError):
+        ring.begin(NOW + 3 * MINIMUM)
+    ring.next.rmdir()
+    key_pair.generate(ring.next)
+    assert ring.state(NOW + 3 * MINIMUM).stage is Stage.PUBLISHING
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"begun": "then"}', '{"begun": 1}', "\x00"])
