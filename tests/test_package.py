@@ -64,7 +64,7 @@ def test_a_daemon_on_an_ike_port_is_named_once_with_what_would_help(held):
     done = ports_are_free(*held)
     refusal, help_text = done.stdout.splitlines()
     assert done.returncode == 1
-    assert refusal.startswith(tuple(f"oegw: UDP port {port} is served by python3" for port in held))
+    assert refusal.startswith(tuple(f"oegw: UDP port {port} is served by python" for port in held))
     assert "(process " in refusal
     assert "systemctl disable --now" in help_text and "systemctl start oegw" in help_text
 

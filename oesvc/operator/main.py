@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.carry_out(options))
-    except (CommandError, config.ConfigError, key_pair.KeyPairError) as error:
+    except (CommandError, config.ConfigError, key_pair.KeyPairError, OSError) as error:
         print(f"oegw: {error}", file=sys.stderr)
         return UNUSABLE
 
