@@ -14,14 +14,13 @@ is blocked. Trying ends never: after a failure it goes on, ever less often.
 from collections.abc import Callable
 from enum import Enum
 
-from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.subnets import Subnets
 from oesvc.oe import events as ev
 from oesvc.oe.actions import Action, CloseTunnel, InstallPolicy, KeyConfigured
 from oesvc.oe.classes import ConnectionClass, PolicyLine
 from oesvc.oe.connection import REASONS, UnexpectedEventError
-from oesvc.oe.paths import Path, Paths, adopted, moved
+from oesvc.oe.paths import HasPaths, Path, Paths, adopted
 from oesvc.oe.reasons import Because, Reason
 
 BACK_OFF = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
@@ -44,7 +43,7 @@ class TunnelState(Enum):
     REKEYING = "rekeying"
 
 
-class ConfiguredTunnel:
+class ConfiguredTunnel(HasPaths):
     """The tunnel between one network here and one of the peer's. For the daemon it is as a connection is."""
 
     def __init__(self, name: str, flow: Subnets, start: Start, place: str) -> None:
@@ -65,10 +64,6 @@ class ConfiguredTunnel:
         self.failures = 0
         "Of the last attempts, one after the other."
 
-    def __lt__(self, other: object) -> bool:
-        """In heaps, of equal deadlines none is the first."""
-        return False
-
     @property
     def connection_class(self) -> ConnectionClass:
         return self.line.connection_class
@@ -81,26 +76,8 @@ class ConfiguredTunnel:
     def forwarding(self) -> ForwardingPolicy:
         return ForwardingPolicy.DENY if self.tunnel is None else ForwardingPolicy.ENCRYPT
 
-    @property
-    def gateways(self) -> Flow | None:
-        """The outer addresses of its tunnel, ours as the source."""
-        return self.paths[0].gateways if self.paths else None
-
-    @property
-    def gateway(self) -> Address | None:
-        """The peer's, to which its datagrams are sent."""
-        return self.paths[0].gateway if self.paths else None
-
-    @property
-    def tunnel(self) -> int | None:
-        return self.paths[0].tunnel if self.paths else None
-
     def drop(self, tunnel: int) -> None:
         """A tunnel is gone that was not, or is no longer, sent by."""
-
-    def follow(self, tunnel: int, gateways: Flow) -> None:
-        """A tunnel has other outer addresses now: a NAT has moved its peer."""
-        self.paths = moved(self.paths, tunnel, gateways)
 
     def handle(self, event: ev.Event, now: float) -> list[Action]:
         """Take one step in the machine and tell what is to be done. Raises UnexpectedEventError."""

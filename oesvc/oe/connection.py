@@ -9,7 +9,7 @@ from oesvc.oe.aging import Lifespan, Lifespans
 from oesvc.oe.classes import ConnectionClass, PolicyLine
 from oesvc.oe.delegation import Delegation
 from oesvc.oe.machine import AGING, FORWARDING, TRANSITIONS, State, To
-from oesvc.oe.paths import Path, Paths, adopted, moved, preferred, without
+from oesvc.oe.paths import HasPaths, Path, Paths, adopted, preferred, without
 from oesvc.oe.reasons import Because, Reason, reason
 
 REASONS: dict[type[ev.Event], Because] = {
@@ -55,11 +55,11 @@ class UnexpectedEventError(Exception):
     """An event came that has no place in the connection's state: too late, or of a superseded attempt."""
 
 
-class Connection:
+class Connection(HasPaths):
     """One flow on its way through the state machine."""
 
     __slots__ = ("_answer_expires", "_now", "delegations", "delegations_changed", "flow", "forwarding", "keying_failed",
-                 "lifespan_ends", "lifespans", "line", "looking_up", "paths", "reason", "rekey_failed", "rekeyed",
+                 "lifespan_ends", "lifespans", "line", "looking_up", "reason", "rekey_failed", "rekeyed",
                  "rekeys_failed", "scheduled", "state", "state_under_review", "untried", "vouched")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
@@ -92,10 +92,6 @@ class Connection:
         self._answer_expires: float | None = None
         self._now = 0.0
 
-    def __lt__(self, other: object) -> bool:
-        """In heaps, of equal deadlines none is the first."""
-        return False
-
     @property
     def connection_class(self) -> ConnectionClass:
         return self.line.connection_class
@@ -104,21 +100,6 @@ class Connection:
     def settled_state(self) -> State:
         """Its state; while it is under review, the one that is reviewed."""
         return self.state_under_review if self.state is State.EXPIRING else self.state
-
-    @property
-    def tunnel(self) -> int | None:
-        """By which its datagrams are sent."""
-        return self.paths[0].tunnel if self.paths else None
-
-    @property
-    def gateways(self) -> Flow | None:
-        """The outer addresses of its tunnel, ours as the source."""
-        return self.paths[0].gateways if self.paths else None
-
-    @property
-    def gateway(self) -> Address | None:
-        """The peer's, to which its datagrams are sent."""
-        return self.paths[0].gateway if self.paths else None
 
     @property
     def deadline(self) -> float | None:
@@ -160,10 +141,6 @@ class Connection:
             return []
         self.forwarding = policy
         return [InstallPolicy(policy, self.gateways if policy is ForwardingPolicy.ENCRYPT else None)]
-
-    def follow(self, tunnel: int, gateways: Flow) -> None:
-        """A tunnel has other outer addresses now: a NAT has moved its peer."""
-        self.paths = moved(self.paths, tunnel, gateways)
 
     def drop(self, tunnel: int) -> None:
         """A tunnel is gone that only received."""

@@ -81,3 +81,33 @@ def _stays(old: Path, new: Path) -> bool:
         return old.tunnel > new.tunnel
     crossed = new.keyed_at - old.keyed_at < CROSSING
     return crossed and old.begun_here is (int(new.gateways.source) < int(new.gateways.destination))
+
+
+class HasPaths:
+    """What connections and configured tunnels have in common: by the first path they send."""
+
+    __slots__ = ("paths",)
+    paths: Paths
+
+    def __lt__(self, other: object) -> bool:
+        """In heaps, of equal deadlines none is the first."""
+        return False
+
+    @property
+    def tunnel(self) -> int | None:
+        """By which its datagrams are sent."""
+        return self.paths[0].tunnel if self.paths else None
+
+    @property
+    def gateways(self) -> Flow | None:
+        """The outer addresses of its tunnel, ours as the source."""
+        return self.paths[0].gateways if self.paths else None
+
+    @property
+    def gateway(self) -> Address | None:
+        """The peer's, to which its datagrams are sent."""
+        return self.paths[0].gateway if self.paths else None
+
+    def follow(self, tunnel: int, gateways: Flow) -> None:
+        """A tunnel has other outer addresses now: a NAT has moved its peer."""
+        self.paths = moved(self.paths, tunnel, gateways)
