@@ -3,16 +3,22 @@
 from collections.abc import Iterable
 
 SECONDS = {
+    "test_addresses": 120,
+    "test_broken_set_ups": 200,
+    "test_configured": 100,
+    "test_gateway_nat": 120,
     "test_interop": 330,
     "test_interop_lives": 200,
     "test_life_and_death": 205,
-    "test_main_job": 90,
-    "test_plane": 80,
-    "test_plane_lifecycle": 150,
-    "test_reboots": 110,
+    "test_main_job": 150,
+    "test_multihoming": 120,
+    "test_nat": 150,
+    "test_plane": 150,
+    "test_policy": 200,
+    "test_reboots": 120,
     "test_rekey": 120,
 }
-"What a file takes under emulation, where it is much more than the others' minute."
+"What a file takes under emulation, about, where it is much more than the others' minute."
 USUAL = 60
 
 
