@@ -7,7 +7,7 @@ from tests.lab.names import reverse_name
 
 pytestmark = pytest.mark.lab
 
-ENDS = {4: ("192.1.0.99/24", "192.2.0.199/24"), 6: ("2001:db8:1::99/64", "2001:db8:2::199/64")}
+ENDS = {4: ("192.1.0.99/24", "192.2.0.99/24"), 6: ("2001:db8:1::99/64", "2001:db8:2::199/64")}
 "Alice and Bob, in the files `clear` of each other's gateways."
 
 
