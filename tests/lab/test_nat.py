@@ -14,7 +14,7 @@ import pytest
 from tests.lab.capture import UDP, Packet
 from tests.lab.conftest import Lab
 from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.names import CROSSED, canonical_tree, serve_names
+from tests.lab.names import canonical_tree, serve_names
 from tests.lab.network import HOSTS, TO_NET_A, TO_NET_B, WIRES, WITHIN_AS1, HostRow, Link, Network, address_of
 from tests.lab.peers.libreswan import Libreswan
 from tests.lab.peers.peer import Peer
@@ -109,21 +109,6 @@ def test_alice_reaches_bob_through_a_nat_by_esp_within_udp_and_nothing_in_clear(
     assert address == OUTSIDE and 40000 <= port < 50000
     assert {(packet.source, packet.source_port) for packet in esp} == {(OUTSIDE, port), (SG_B, 4500)}
     assert [packet for packet in seen if packet.is_isakmp and 4500 in (packet.source_port, packet.destination_port)]
-
-
-def test_nat_is_gone_through_in_ipv6_alike(lab: Lab) -> None:
-    """Alice delegates to the IPv4 address by which SG-A is known, whatever it comes from."""
-    alice, bob, net = CROSSED[2][0], address_of("bob", 6), lab.net
-    net["alice"].run(["ip", "address", "replace", f"{alice}/64", "dev", "eth0", "nodad"])
-    with net.capture("internet", "ip6") as tap:
-        assert net["alice"].ping(bob, wait=60, source=alice) == 1
-        assert net["alice"].ping(bob, 5, source=alice) == 5 and net["bob"].ping(alice) == 1
-    seen = tap.end()
-    assert clear(seen, alice, bob) == []
-    esp = within_udp(seen)
-    assert len(esp) == len([packet for packet in seen if packet.is_esp]) >= 14
-    assert {packet.source for packet in esp} == {OUTSIDE6, address_of("sg-b", 6)}
-    assert all(40000 <= packet.source_port < 50000 for packet in esp if packet.source == OUTSIDE6)
 
 
 def test_who_is_behind_the_nat_keeps_its_mapping_and_the_other_does_not(lab: Lab) -> None:
