@@ -16,8 +16,8 @@ import time
 
 PORT = 4322
 NUMBER = struct.Struct("!I")
-AT_ONCE = 20
-"Datagrams sent at once, when late: many more would overflow queues that are not ours."
+CATCH_UP = 20
+"Datagrams sent at once after a delay: many more would overflow queues that are not ours."
 PAUSE = 0.002
 READY = "ready"
 SO_RCVBUFFORCE = 33
@@ -52,12 +52,14 @@ def send(source: str, destination: str, rate: int, octets: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((source, 0))
         sender.connect((destination, PORT))
-        begun = time.monotonic()
+        begun = last = time.monotonic()
+        credit = 0.0
         while not ended:
-            due = int((time.monotonic() - begun) * rate)
-            for each in range(number, min(due, number + AT_ONCE)):
-                sender.send(NUMBER.pack(each) + rest)
-                number = each + 1
+            now = time.monotonic()
+            credit, last = min(CATCH_UP, credit + (now - last) * rate), now
+            while credit >= 1:
+                sender.send(NUMBER.pack(number) + rest)
+                number, credit = number + 1, credit - 1
             time.sleep(PAUSE)
     print(json.dumps({"sent": number, "seconds": time.monotonic() - begun}))
 
