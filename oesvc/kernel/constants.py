@@ -191,6 +191,8 @@ FLOW_REQIDS = range(TRAP_REQID + 1, 0xF0000000)
 "Each flow's own; a firewall knows opportunistic tunnels by this range (`ipsec in reqid`, RFC 4322 section 12.1)."
 CONFIGURED_REQIDS = range(0xF0000010, 0xF0010000)
 "Sixteen for each configured tunnel, by its number."
+CONFIGURED_MARK = 0x0800_0000
+"A bit of the packet mark: set on what has come out of a configured tunnel, and on the ESP that goes into one."
 OUR_REQIDS = range(TRAP_REQID, CONFIGURED_REQIDS.stop)
 
 REPLAY_WINDOW = 128

@@ -8,6 +8,8 @@ from oesvc.interfaces import Traffic
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import Encryption, EspTransform, Integrity, IpsecSa
 from oesvc.kernel.constants import (
+    CONFIGURED_MARK,
+    CONFIGURED_REQIDS,
     IPPROTO_ESP,
     NLM_F_DUMP,
     REPLAY_WINDOW,
@@ -52,6 +54,8 @@ def algorithms(sa: IpsecSa) -> Attributes:
             ("XFRMA_ALG_AUTH_TRUNC", {"alg_name": name, "alg_key_len": 8 * len(sa.integrity_key),
                                       "alg_icv_len": icv_bits, "alg_key": sa.integrity_key})]
 
+
+TOLD_BY_MARK: Attributes = [(name, {"value": CONFIGURED_MARK}) for name in ("XFRMA_SET_MARK", "XFRMA_SET_MARK_MASK")]
 
 LEAP = 1 << 16
 "Sequence numbers that an SA may use while it is being moved: more than 10 Gbit/s use in 50 ms."
@@ -114,7 +118,8 @@ def _message(sa: IpsecSa, reqid: int, inbound: bool, state: Attributes | None = 
         "bmp_len": REPLAY_WINDOW // 32, "replay_window": REPLAY_WINDOW, "bmp": b""})]
     ports: Attributes = [("XFRMA_ENCAP", {
         "type": UDP_ENCAP_ESPINUDP, "sport": sa.udp.source, "dport": sa.udp.destination, "oa": b""})] if sa.udp else []
-    return encode(SaMessage, fields, algorithms(sa) + ports + (window if inbound else []) + (state or []))
+    mark = TOLD_BY_MARK if reqid in CONFIGURED_REQIDS else []
+    return encode(SaMessage, fields, algorithms(sa) + ports + (window if inbound else []) + mark + (state or []))
 
 
 def _in_words(sa: IpsecSa, inbound: bool) -> str:

@@ -59,6 +59,8 @@ class XfrmAttributes(nlmsg):
         (18, "XFRMA_ALG_AEAD", "algo_icv"),
         (20, "XFRMA_ALG_AUTH_TRUNC", "algo_icv"),
         (23, "XFRMA_REPLAY_ESN_VAL", "replay"),
+        (29, "XFRMA_SET_MARK", "number"),
+        (30, "XFRMA_SET_MARK_MASK", "number"),
     )
 
     class algo(nla):  # noqa: N801 (pyroute2 looks these classes up by the names above)
@@ -97,6 +99,11 @@ class XfrmAttributes(nlmsg):
 
         fields = (("bmp_len", "I"), ("oseq", "I"), ("seq", "I"), ("oseq_hi", "I"), ("seq_hi", "I"),
                   ("replay_window", "I"), ("bmp", "16s"))
+
+    class number(nla):  # noqa: N801
+        """32 bits."""
+
+        fields = (("value", "I"),)
 
 
 class PolicyMessage(XfrmAttributes):

@@ -117,6 +117,16 @@ def test_an_inbound_sa_accepts_its_own_pair_alone_and_watches_for_replays() -> N
         + tlv(23, struct.pack("=6I", 4, 0, 0, 0, 0, 128) + bytes(16)))
 
 
+@pytest.mark.conformance("C-12.1-01")
+@pytest.mark.parametrize("inbound", [True, False])
+def test_what_a_configured_tunnel_carries_is_marked_and_nothing_else(inbound: bool) -> None:
+    """linux/xfrm.h: XFRMA_SET_MARK is 29, its mask 30; only that bit changes."""
+    mark = tlv(29, struct.pack("=I", 0x0800_0000)) + tlv(30, struct.pack("=I", 0x0800_0000))
+    sa = make_sa(EspTransform(Encryption.AES_GCM_16, 128, None))
+    assert mark in sad.add_sa(sa, 0xF0000010, inbound).body
+    assert mark not in sad.add_sa(sa, 0xEFFFFFFF, inbound).body
+
+
 def test_an_outbound_sa_is_renewed_before_its_end_and_before_its_sequence_numbers_repeat() -> None:
     request = sad.add_sa(make_sa(EspTransform(Encryption.AES_CBC, 160, Integrity.HMAC_SHA2_256_128)), 0xE0000007,
                          inbound=False)

@@ -36,11 +36,13 @@ table inet probe {{
     type filter hook forward priority 0; policy accept;
     ip daddr {BOB} ipsec in reqid {OURS} counter comment "configured"
     ip daddr {BOB} ipsec in reqid {OPPORTUNISTIC} counter comment "opportunistic"
+    ip daddr {BOB} meta mark and 0x08000000 != 0 counter comment "marked"
   }}
   chain own {{
     type filter hook input priority 0; policy accept;
     ip saddr {SG_A} ip daddr {SG_B} ipsec in reqid {OURS} counter comment "configured here"
     ip saddr {SG_A} ip daddr {SG_B} ipsec in reqid {OPPORTUNISTIC} counter comment "opportunistic here"
+    ip saddr {SG_A} ip daddr {SG_B} meta mark and 0x08000000 != 0 counter comment "marked here"
   }}
 }}
 """
@@ -98,8 +100,8 @@ def test_nothing_of_a_configured_tunnel_is_ever_in_clear_and_a_firewall_knows_it
         assert "tunnel site" in sites.a.why(ALICE, BOB)
         reaches(net["sg-a"], SG_B)
         seen = counted(net)
-        assert seen["configured"] and seen["opportunistic here"] and not (
-            seen["opportunistic"] or seen["configured here"]), seen
+        assert seen["configured"] == seen["marked"] and seen["configured"] and seen["opportunistic here"] and not (
+            seen["opportunistic"] or seen["configured here"] or seen["marked here"]), seen
         before = outbound(net)
         for spi in before:
             expire_softly(net["sg-a"], SG_B, spi)
