@@ -284,7 +284,8 @@ class GatewayService(Service):
         path = self._config.control_socket
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_dead_socket(path)
-        factory = ControlFactory(self.daemon, self._inspector, self._reactor.seconds, self.use_key, self._policy)
+        factory = ControlFactory(self.daemon, self._inspector, self._reactor.seconds, self.use_key, self._policy,
+                                 self._config.translated)
         self._control = self._reactor.listenUNIX(str(path), factory, mode=CONTROL_MODE)
 
     def use_key(self) -> str:

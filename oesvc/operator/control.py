@@ -1,7 +1,7 @@
 """The control socket: one JSON question a line, one JSON answer a line, in the order of the questions."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -18,6 +18,7 @@ from oesvc.daemon import KeyingDaemon
 from oesvc.interfaces import PlaneError
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.ports import Ports
+from oesvc.ipsec.translation import Translation, translate
 from oesvc.keys.key_pair import KeyPairError
 from oesvc.operator import deeds, policy_control, policy_report, report, tunnel_report
 from oesvc.operator.dns_report import Inspector
@@ -43,6 +44,18 @@ class Sources:
     use_key: Callable[[], str]
     "Reads our own key anew, and says which it is. Raises KeyPairError."
     policy: RunningPolicy
+    translations: Sequence[Translation]
+    "What the firewall translates (RFC 4322 section 6.1)."
+
+    def as_it_leaves(self, flow: Flow) -> Flow:
+        """As what a flow is known; the same where nothing is translated."""
+        connections = self.daemon.connections
+        if connections.get(flow) or connections.configured_for(flow):
+            return flow
+        try:
+            return translate(flow, self.translations, self.daemon.local_address) or flow
+        except OSError as error:
+            raise BadQuestionError(f"nothing leads to {flow.destination}: {error}") from None
 
 
 Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
@@ -50,11 +63,12 @@ Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
 COMMANDS: dict[str, Command] = {
     "status": lambda sources, question: report.status(sources.daemon, __version__, sources.seconds()),
     "flows": lambda sources, question: report.flows(sources.daemon, sources.seconds()),
-    "why": lambda sources, question: report.why(sources.daemon, _flow(question), sources.seconds()),
-    "timeline": lambda sources, question: report.timeline(sources.daemon, _flow(question)),
+    "why": lambda sources, question: _why(sources, _flow(question)),
+    "timeline": lambda sources, question: report.timeline(sources.daemon,
+                                                          sources.as_it_leaves(_flow(question))),
     "sas": lambda sources, question: tunnel_report.sas(sources.daemon),
     "peers": lambda sources, question: tunnel_report.peers(sources.daemon),
-    "drop": lambda sources, question: deeds.drop(sources.daemon, _flow(question)),
+    "drop": lambda sources, question: deeds.drop(sources.daemon, sources.as_it_leaves(_flow(question))),
     "probe": lambda sources, question: deeds.probe(sources.daemon, sources.inspector, _probed(sources, question),
                                                    sources.seconds()),
     "dns": lambda sources, question: sources.inspector.inspect(_inquiry(question)),
@@ -121,8 +135,8 @@ class ControlFactory(Factory):
     noisy = False
 
     def __init__(self, daemon: KeyingDaemon, inspector: Inspector, seconds: Callable[[], float],
-                 use_key: Callable[[], str], policy: RunningPolicy) -> None:
-        self._sources = Sources(daemon, inspector, seconds, use_key, policy)
+                 use_key: Callable[[], str], policy: RunningPolicy, translations: Sequence[Translation]) -> None:
+        self._sources = Sources(daemon, inspector, seconds, use_key, policy, translations)
 
     def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
         return ControlProtocol(self._sources)
@@ -141,6 +155,12 @@ def _ports(question: Question) -> Ports | None:
         return read_ports(str(written)) if written else None
     except ValueError as error:
         raise BadQuestionError(str(error)) from None
+
+
+def _why(sources: Sources, flow: Flow) -> Answer:
+    leaves = sources.as_it_leaves(flow)
+    answer = report.why(sources.daemon, leaves, sources.seconds())
+    return answer | {"before_nat": str(flow.source) if leaves != flow else None}
 
 
 def _difference(policy: RunningPolicy) -> Answer:
@@ -162,12 +182,11 @@ def _probed(sources: Sources, question: Question) -> Flow:
     try:
         destination = ip_address(str(question.get("destination")))
         source = question.get("source") or sources.daemon.local_address(destination)
-        flow = Flow(ip_address(str(source)), destination)
+        flow = sources.as_it_leaves(Flow(ip_address(str(source)), destination))
     except (OSError, ValueError) as error:
         raise BadQuestionError(f"nothing to try: {error}") from None
     if not sources.daemon.is_ours(flow.source):
-        raise BadQuestionError(f"{flow.source} is neither this gateway nor among its clients; nothing is encrypted "
-                               "for it here")
+        raise BadQuestionError(f"{flow.source} is {report.STRANGER}; nothing is encrypted for it here")
     if sources.daemon.is_ours(flow.destination):
         raise BadQuestionError(f"{flow.destination} is on this side of the gateway; name a host on the far side")
     return flow

@@ -14,6 +14,7 @@ from oesvc.operator.schema import SCHEMA as SCHEMA
 from oesvc.operator.trust import trust_levels
 from oesvc.timeline import render
 
+STRANGER = "neither this gateway nor among its clients, nor translated by [gateway] translated"
 COLUMN_NAMES = {Party.HERE: "source", Party.GATEWAY: "gateway", Party.DNS: "DNS", Party.PEER: "peer",
                 Party.THERE: "destination"}
 
@@ -69,12 +70,22 @@ def why(daemon: KeyingDaemon, flow: Flow, now: float) -> dict[str, Any]:
     connection = daemon.connections.get(flow) or daemon.connections.configured_for(flow)
     line = daemon.connections.classes.find(flow.destination)
     answer = {"schema": SCHEMA, "source": str(flow.source), "destination": str(flow.destination),
-              "policy": str(connection.line if connection else line), "state": State.NONEXISTENT.value}
+              "policy": str(connection.line if connection else line), "state": State.NONEXISTENT.value,
+              "not_ours": None if connection else _not_ours(daemon, flow)}
     if connection is not None:
         answer |= _connection(connection, now)
     history = [{"at": entry.at, "step": entry.arrow.label if entry.arrow else "", "text": entry.text}
                for entry in daemon.journal.entries(connection.flow if connection else flow)]
     return answer | {"history": history}
+
+
+def _not_ours(daemon: KeyingDaemon, flow: Flow) -> str | None:
+    """Why nothing is ever decided about a flow here; None where it may be."""
+    if daemon.is_ours(flow.source):
+        return None
+    if daemon.is_ours(flow.destination):
+        return f"the host on this side comes first: oegw why {flow.destination} {flow.source}"
+    return f"{flow.source} is {STRANGER}; if the firewall translates it all the same, ask for what it becomes"
 
 
 def timeline(daemon: KeyingDaemon, flow: Flow) -> dict[str, Any]:

@@ -75,12 +75,18 @@ def why(answer: dict[str, Any], colour: bool = False) -> str:
     """The verdict, the policy line, then what happened in its order."""
     paint = painter(colour)
     flow = f"{answer['source']} -> {answer['destination']}"
-    if answer["state"] == NONEXISTENT:
-        lines = [f"{flow} has no state: no datagram of it was seen, or it was idle and forgotten.",
+    nat = ""
+    if inner := answer.get("before_nat"):
+        flow = f"{inner} -> {answer['destination']}"
+        nat = f" as {answer['source']}, into which this gateway's NAT translates it"
+    if answer.get("not_ours"):
+        lines = [f"{flow} is not decided here: {answer['not_ours']}"]
+    elif answer["state"] == NONEXISTENT:
+        lines = [f"{flow} has no state{nat}: no datagram of it was seen, or it was idle and forgotten.",
                  f"  policy   {answer['policy']}"]
     else:
         outcome = paint(answer["outcome"], OUTCOME_COLOURS.get(answer["outcome"], ""))
-        lines = [f"{flow} {outcome}: {answer['reason']}",
+        lines = [f"{flow} {outcome}{nat}: {answer['reason']}",
                  f"  policy   {answer['policy']}",
                  f"  state    {answer['state']}{_next_look(answer['looked_at_again_in'])}"]
         if answer["gateways"]:

@@ -301,7 +301,7 @@ def test_command_asks_the_resolvers_itself_when_there_is_no_daemon(configured):
 
 def test_command_asks_the_daemon_where_one_runs(desk, configured, tmp_path):
     """Several clients at once, who see what it remembers."""
-    factory = ControlFactory(None, desk.inspector, reactor.seconds, None, None)
+    factory = ControlFactory(None, desk.inspector, reactor.seconds, None, None, ())
     listening = reactor.listenUNIX(str(tmp_path / "control"), factory)
     await_result(desk.resolver.prime())
     commands = [("--config", configured, "--json", "192.2.0.66"), ("--control", tmp_path / "control", "192.2.0.66"),

@@ -42,7 +42,8 @@ def talk(world, line):
 
 def connected(world, inspector):
     transport = StringTransport()
-    factory = ControlFactory(world.daemon, inspector, world.clock.seconds, partial(use_key, world), None)
+    factory = ControlFactory(world.daemon, inspector, world.clock.seconds, partial(use_key, world), None,
+                             getattr(world, "translations", ()))
     transport.protocol = factory.buildProtocol(None)
     transport.protocol.makeConnection(transport)
     return transport

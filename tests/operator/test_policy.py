@@ -26,7 +26,7 @@ def office(tmp_path):
 
 def talk(office, **question):
     transport = StringTransport()
-    factory = ControlFactory(office.world.daemon, None, office.world.clock.seconds, None, office.policy)
+    factory = ControlFactory(office.world.daemon, None, office.world.clock.seconds, None, office.policy, ())
     protocol = factory.buildProtocol(None)
     protocol.makeConnection(transport)
     protocol.dataReceived(json.dumps(question).encode() + b"\n")

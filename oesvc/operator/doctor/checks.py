@@ -7,6 +7,7 @@ from oesvc.operator.colours import RED, YELLOW, painter
 from oesvc.operator.doctor import host_checks, records_checks
 from oesvc.operator.doctor.facts import Facts, Finding, Severity
 from oesvc.operator.doctor.firewall import firewall
+from oesvc.operator.doctor.nat import translations
 from oesvc.operator.report import SCHEMA
 
 Check = Callable[[Facts], Iterable[Finding]]
@@ -23,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "trust anchors": host_checks.anchors_fresh,
     "daemon": host_checks.daemon_runs,
     "firewall": firewall,
+    "NAT": translations,
     "ESP": host_checks.esp_answered,
     "sysctls": host_checks.sysctls,
     "MTU": host_checks.mtus,

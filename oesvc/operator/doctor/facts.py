@@ -87,6 +87,8 @@ class Facts:
     "By their names below net."
     ruleset: Sequence[Mapping[str, Any]] = ()
     "As `nft -j list ruleset` tells it."
+    hidden_rules: bool = False
+    "Whether there may be rules of NAT that it does not tell."
     synchronized: bool | None = None
     "Whether the kernel's clock is steered."
     now: float = 0.0

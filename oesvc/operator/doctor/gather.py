@@ -66,9 +66,9 @@ def gather(file: Path, control: Path | None = None, hosts: Sequence[Address] = (
            kernel_parts: Mapping[str, str] = KERNEL_PARTS) -> Facts:
     """All facts, as far as they can be learned."""
     facts = Facts(file, as_root=os.geteuid() == 0, now=time.time(), synchronized=clock_synchronized(),
-                  interfaces=tuple(interfaces()), holders=tuple(port_holders()), hosts=tuple(hosts))
+                  hidden_rules=True, interfaces=tuple(interfaces()), holders=tuple(port_holders()), hosts=tuple(hosts))
     if facts.as_root:
-        facts = replace(facts, kernel=refused(kernel_parts), ruleset=ruleset())
+        facts = replace(facts, kernel=refused(kernel_parts), ruleset=ruleset(), hidden_rules=legacy_nat())
     facts = replace(facts, sysctls=sysctls(one.name for one in facts.interfaces))
     try:
         settings = config.load(file)
@@ -151,6 +151,13 @@ def ruleset() -> list[dict[str, Any]]:
     """Without the contents of sets: ours have many."""
     told = _json_of(["nft", "-j", "-t", "list", "ruleset"])
     return list(told.get("nftables", ())) if isinstance(told, dict) else []
+
+
+def legacy_nat() -> bool:
+    """Whether iptables-legacy translates: nft does not see its rules."""
+    with suppress(OSError):
+        return "nat" in (PROC / "thread-self/net/ip_tables_names").read_text().split()
+    return False
 
 
 def sysctls(names: Iterable[str]) -> dict[str, str]:

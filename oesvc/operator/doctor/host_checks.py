@@ -7,6 +7,8 @@ from ipaddress import ip_network
 
 from oesvc.oe.classes import Network
 from oesvc.operator.doctor.facts import Daemon, Facts, Finding, Interface, Severity
+from oesvc.operator.doctor.firewall import outside_interface
+from oesvc.operator.doctor.nat import masquerading
 
 PROBLEM, WARNING = Severity.PROBLEM, Severity.WARNING
 IKE_PORTS = (500, 4500)
@@ -51,12 +53,14 @@ def state_directory(facts: Facts) -> Iterator[Finding]:
 
 def private_clients(facts: Facts) -> Iterator[Finding]:
     """For a private address the DNS can vouch for nobody."""
+    outside = outside_interface(facts)
     for client in facts.settings.clients if facts.settings else ():
         if any(_within(client, network) for network in PRIVATE):
             yield Finding(PROBLEM, f"[gateway] clients: {client} is private; the DNS of the Internet has no records "
                                    "for these addresses, so nothing can be encrypted for them",
-                          f"give these hosts public addresses, or take {client} out of clients and let this gateway "
-                          "translate them to its own address, which it protects")
+                          f"give these hosts public addresses; or have them translated into this gateway's, which it "
+                          f"protects: write translated = {client}, not clients, and where no rule of a firewall "
+                          f"translates them yet: {masquerading(client, outside.name if outside else 'eth0')}")
 
 
 def interfaces_there(facts: Facts) -> Iterator[Finding]:
