@@ -14,7 +14,7 @@ from tests.lab.test_life_and_death import eventually
 
 pytestmark = pytest.mark.lab
 
-UNDECIDED = address_of("dns")
+UNDECIDED = address_of("q")
 TABLE = ["nft", "list", "tables"]
 
 
@@ -92,6 +92,7 @@ def test_when_no_other_daemon_comes_flows_go_on_in_clear_when_undecided_or_witho
         with streams_never_clear(net, BOB):
             plane.kill()
             assert eventually(lambda: alice.ping(CAROL, wait=1) == 1)
+            assert eventually(lambda: sg_a.ping(UNDECIDED, wait=1) == 1), "the gateway's own traffic alike"
         assert eventually(lambda: alice.ping(BOB, wait=1) == 1), "the keys have ended"
         assert alice.ping(FRANK, wait=1) == 0
     for command in (["ip", "xfrm", "policy", "flush"], ["ip", "xfrm", "state", "flush"], ["nft", "flush", "ruleset"]):
