@@ -233,13 +233,16 @@ def test_who_we_say_we_are_without_a_nat_and_behind_one(given, local, initiator,
 
 
 @pytest.mark.conformance("C-6.2-01")
-def test_gateway_that_finds_itself_behind_a_nat_without_a_name_says_so_and_does_not_give_its_private_address():
-    pair, _ = behind_nat(identity=None)
+@pytest.mark.parametrize("identity", [None, AddressIdentity(ip_address("2001:db8:1:1::4"))],
+                         ids=["no identity", "an address of the other family"])
+def test_gateway_that_finds_itself_behind_a_nat_without_a_name_says_so_and_does_not_give_its_private_address(identity):
+    pair, _ = behind_nat(identity=identity)
     pair.initiate()
     pair.run()
     [failed] = pair.a.heard(TunnelFailed)
     assert failed.failure is KeyingFailure.NO_IDENTITY
     assert "nat-id-undefined: our own address 10.0.0.4" in failed.detail
+    assert "as our identity a name would do, or the IPv4 address that the NAT gives us" in failed.detail
     assert "main mode 5" not in pair.a.messages()
 
 

@@ -297,7 +297,8 @@ def _check_name(we: Ourselves) -> None:
     """Raises NatError where the peer could not find out who we are."""
     identity = we.identity_behind_nat
     if isinstance(identity, AddressIdentity) and is_private(identity.address):
-        raise NatError(explain("our own address", identity.address, we.path.peer.address))
+        raise NatError(f"{explain('our own address', identity.address, we.path.peer.address)}; as our identity a name "
+                       f"would do, or the IPv{identity.address.version} address that the NAT gives us")
 
 
 def _traverses_nats(we: Ourselves, theirs: Extensions) -> bool:
