@@ -8,8 +8,10 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-_host = lru_cache(maxsize=8192)(ip_network)
-"The prefix of one address; many flows have the same one at an end."
+@lru_cache(maxsize=8192)
+def host(address: Address) -> Network:
+    """The prefix of one address; many flows have the same one at an end."""
+    return ip_network((address.packed, address.max_prefixlen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Flow:
     @property
     def networks(self) -> tuple[Network, Network]:
         """Source and destination as prefixes: of a flow, single hosts."""
-        return _host(self.source), _host(self.destination)
+        return host(self.source), host(self.destination)
 
     @property
     def ends(self) -> tuple[str, str]:

@@ -46,9 +46,8 @@ class Lifetime:
 
     def shorter(self, other: "Lifetime") -> "Lifetime":
         """What satisfies both; what is 0 in one is not limited there."""
-        seconds, kilobytes = (min(filter(None, amounts), default=0) for amounts in (
-            (self.seconds, other.seconds), (self.kilobytes, other.kilobytes)))
-        return Lifetime(seconds, kilobytes)
+        return Lifetime(min(self.seconds or other.seconds, other.seconds or self.seconds),
+                        min(self.kilobytes or other.kilobytes, other.kilobytes or self.kilobytes))
 
 
 VOLUMES = {Encryption.DES3_CBC: Lifetime(0, 1 << 22)}

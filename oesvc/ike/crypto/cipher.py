@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 try:
     from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
@@ -34,7 +34,10 @@ class CbcCipher:
 
 @dataclass(frozen=True, slots=True)
 class CbcState:
-    """Where an exchange is: the last block of one message is the IV of the next (appendix B)."""
+    """Where an exchange is: the last block of one message is the IV of the next (appendix B).
+
+    Of whole blocks nothing is left for a cipher to give out at the end.
+    """
 
     cipher: CbcCipher
     iv: bytes = field(repr=False)
@@ -42,18 +45,14 @@ class CbcState:
     def encrypt(self, plaintext: bytes) -> "tuple[bytes, CbcState]":
         """Pad with zeros to whole blocks, as section 5.5 wants it, and encrypt."""
         padded = plaintext + bytes(-len(plaintext) % self.cipher.block)
-        ciphertext = _run(self.cipher.with_iv(self.iv).encryptor(), padded)
+        ciphertext = self.cipher.with_iv(self.iv).encryptor().update(padded)
         return ciphertext, self._after(ciphertext)
 
     def decrypt(self, ciphertext: bytes) -> "tuple[bytes, CbcState]":
         """The plaintext still has its padding. Raises BlockLengthError."""
         if not ciphertext or len(ciphertext) % self.cipher.block:
             raise BlockLengthError(f"{len(ciphertext)} octets are no whole blocks of {self.cipher.block}")
-        return _run(self.cipher.with_iv(self.iv).decryptor(), ciphertext), self._after(ciphertext)
+        return self.cipher.with_iv(self.iv).decryptor().update(ciphertext), self._after(ciphertext)
 
     def _after(self, ciphertext: bytes) -> "CbcState":
         return CbcState(self.cipher, ciphertext[-self.cipher.block:])
-
-
-def _run(context: CipherContext, data: bytes) -> bytes:
-    return context.update(data) + context.finalize()

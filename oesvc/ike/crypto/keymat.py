@@ -21,10 +21,10 @@ class Hash(Enum):
         return self.value
 
     def digest(self, data: bytes) -> bytes:
-        return new_hash(self.value, data).digest()
+        return new_hash(self._value_, data).digest()
 
     def prf(self, key: bytes, data: bytes) -> bytes:
-        return hmac.digest(key, data, self.value)
+        return hmac.digest(key, data, self._value_)
 
 
 @dataclass(frozen=True, slots=True)

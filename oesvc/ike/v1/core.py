@@ -98,7 +98,7 @@ class Core:
         self._events.append(event)
 
     def saw(self, way: Way, name: str, channel: Channel, flow: Flow | None, encrypted: bool) -> None:
-        self.tell(MessageSeen(way, name, channel.local.address, channel.peer.address, flow, encrypted))
+        self.tell(MessageSeen(way, name, channel.path.local.address, channel.path.peer.address, flow, encrypted))
 
     def take_datagrams(self) -> list[Datagram]:
         datagrams, self._datagrams = self._datagrams, []

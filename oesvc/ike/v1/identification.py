@@ -7,7 +7,7 @@ from oesvc.ike.identity import AddressIdentity, FqdnIdentity, Identity
 from oesvc.ike.v1.constants import NAT_TRAVERSAL_PORT, PORT, IdType, name_of
 from oesvc.ike.v1.errors import IdentityError
 from oesvc.ike.v1.wire.payloads import Identification
-from oesvc.ipsec.flow import Address, Network
+from oesvc.ipsec.flow import Address, Network, host
 
 UDP = 17
 FQDN = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
@@ -61,7 +61,7 @@ def parse_network(body: bytes) -> Network:
         bits = mask.bit_count()
         if len(id.data) == 2 * length and mask == (1 << 8 * length) - (1 << 8 * length - bits):
             return ip_network((id.data[:length], bits), strict=False)
-    return ip_network(parse_host(body))
+    return host(parse_host(body))
 
 
 def parse_host(body: bytes) -> Address:

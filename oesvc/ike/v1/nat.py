@@ -6,6 +6,7 @@ identity for a host there that the DNS could vouch for. Such a negotiation fails
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 
 from oesvc.ike.crypto.keymat import Cookies, Hash
@@ -51,6 +52,7 @@ def find_nat(received: Sequence[bytes], hash: Hash, cookies: Cookies, path: Path
                there=_digest(hash, cookies, path.peer) not in theirs)
 
 
+@lru_cache(maxsize=1024)
 def is_private(address: Address) -> bool:
     return any(address in network for network in PRIVATE)
 

@@ -5,6 +5,7 @@ Nothing weaker than triple DES can be named here: neither the suites' types nor 
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from oesvc.ike.crypto.groups import Group
 from oesvc.ike.crypto.keymat import Hash
@@ -23,11 +24,11 @@ class Cipher(Enum):
 
     @property
     def algorithm(self) -> str:
-        return self.value[0]
+        return self._value_[0]
 
     @property
     def key_bits(self) -> int:
-        return self.value[1]
+        return self._value_[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +43,36 @@ class Phase1Suite:
         return f"{self.cipher} {self.hash} {self.group}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
-    """Our offers in order of preference. As responder every combination of their parts is acceptable."""
+    """Our offers in order of preference. As responder every combination of their parts is acceptable.
+
+    There are few, and each is equal to itself only: what is made of one is found again at once.
+    """
 
     name: str
     phase1: tuple[Phase1Suite, ...]
     esp: tuple[EspTransform, ...]
 
-    @property
+    @cached_property
     def ciphers(self) -> frozenset[Cipher]:
         return frozenset(suite.cipher for suite in self.phase1)
 
-    @property
+    @cached_property
     def hashes(self) -> frozenset[Hash]:
         return frozenset(suite.hash for suite in self.phase1)
 
-    @property
+    @cached_property
     def groups(self) -> frozenset[Group]:
         """Of phase 1 and of phase 2's perfect forward secrecy."""
         return frozenset(suite.group for suite in self.phase1)
 
     def accepts_esp(self, transform: EspTransform) -> bool:
-        ciphers = {(offer.encryption, offer.key_bits) for offer in self.esp}
-        integrities = {offer.integrity for offer in self.esp}
         needs_none = transform.encryption is Encryption.AES_GCM_16
-        return ((transform.encryption, transform.key_bits) in ciphers
-                and transform.integrity in integrities and needs_none == (transform.integrity is None))
+        return (any((offer.encryption, offer.key_bits) == (transform.encryption, transform.key_bits)
+                    for offer in self.esp)
+                and any(offer.integrity is transform.integrity for offer in self.esp)
+                and needs_none == (transform.integrity is None))
 
 
 MODERN = Profile(

@@ -16,7 +16,6 @@ from oesvc.ike.v1.constants import (
     PORT,
     TIME_TO_RENEW,
     ExchangeType,
-    Flag,
     NotifyType,
     Protocol,
 )
@@ -47,7 +46,7 @@ from oesvc.ike.v1.quick_mode import (
     out_3,
 )
 from oesvc.ike.v1.tunnels import TunnelRecord, TunnelState
-from oesvc.ike.v1.wire.header import Header
+from oesvc.ike.v1.wire.header import COMMIT, Header
 from oesvc.ike.v1.wire.payloads import Deletion, Notification
 from oesvc.ipsec.flow import Address
 from oesvc.ipsec.sa import IpsecSa, Lifetime
@@ -111,7 +110,7 @@ class Phase2:
 
     def _climbed(self, tunnel: TunnelRecord, channel: Channel, name: str, outcome: Outcome, header: Header,
                  path: Path, now: float) -> None:
-        tunnel.awaits_connected |= bool(header.flags & Flag.COMMIT)
+        tunnel.awaits_connected |= bool(header.flags & COMMIT)
         self._core.channels.use(channel, now)
         heard(self._core, channel, path, now)
         self._core.saw(Way.RECEIVED, name, channel, tunnel.flow, encrypted=True)
@@ -244,7 +243,7 @@ class Phase2:
         tunnel = TunnelRecord(self._core.tunnels.next_id(), flow, channel.local.address, channel.peer.address,
                               standing.identity, (standing.key,), TunnelState.NEGOTIATING,
                               now + self._core.config.keying_time)
-        tunnel.awaits_connected = bool(header.flags & Flag.COMMIT)
+        tunnel.awaits_connected = bool(header.flags & COMMIT)
         self._core.tunnels.add(tunnel)
         self._core.tunnels.sends_by(tunnel, exchange.stage.spi)
         self._core.saw(Way.RECEIVED, "quick mode 1", channel, flow, encrypted=True)

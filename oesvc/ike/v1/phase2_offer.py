@@ -5,15 +5,16 @@ The KE payload commits to one group, so every transform that we offer carries th
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from functools import lru_cache
 
 from oesvc.ike.crypto.groups import Group, public_length
 from oesvc.ike.v1.constants import RESERVED_SPIS, Encapsulation, EspAttribute, Protocol, name_of
 from oesvc.ike.v1.errors import NoProposalChosenError, SpiError
 from oesvc.ike.v1.negotiation import MismatchError, differences, lifetime_attributes, read_attributes, refusal, within
 from oesvc.ike.v1.offers import Profile
-from oesvc.ike.v1.wire.proposals import Attribute, Proposal, Transform, pack_sa, parse_sa
+from oesvc.ike.v1.wire.payloads import GENERIC_HEADER
+from oesvc.ike.v1.wire.proposals import PROPOSAL, SITUATION, Attribute, Proposal, Transform, pack_sa, parse_sa
 from oesvc.ipsec.sa import VOLUMES, Encryption, EspTransform, Integrity, Lifetime
 
 A = EspAttribute
@@ -27,6 +28,8 @@ INTEGRITY_OCTETS = {Integrity.HMAC_MD5_96: 16, Integrity.HMAC_SHA1_96: 20, Integ
 GCM_SALT_OCTETS = 4
 "RFC 4106 section 8.1."
 SPI_OCTETS = 4
+SPI_AT = SITUATION.size + GENERIC_HEADER.size + PROPOSAL.size
+"Where the SPI of the first proposal is in an SA payload's body."
 NO_FLOOR = Lifetime(0)
 UNSAID_SECONDS = 28800
 "Who says nothing of time means this (RFC 2407 section 4.5)."
@@ -54,9 +57,8 @@ def key_octets(transform: EspTransform) -> tuple[int, int]:
 def offer(profile: Profile, group: Group, lifetime: Lifetime, spi: int,
           encapsulation: Encapsulation = Encapsulation.TUNNEL) -> bytes:
     """The SA payload's body of quick mode 1: one proposal, its transforms in order of preference."""
-    transforms = tuple(_transform(number, esp, group, lifetime, encapsulation)
-                       for number, esp in enumerate(profile.esp, 1))
-    return pack_sa((Proposal(1, Protocol.ESP, spi.to_bytes(SPI_OCTETS, "big"), transforms),))
+    body = _offer(profile, group, lifetime, encapsulation)
+    return body[:SPI_AT] + spi.to_bytes(SPI_OCTETS, "big") + body[SPI_AT + SPI_OCTETS:]
 
 
 def choose(body: bytes, profile: Profile, ours: Lifetime, ke_octets: int | None, floor: Lifetime = NO_FLOOR,
@@ -118,7 +120,14 @@ def say(transforms: Sequence[EspTransform]) -> str:
     return ", ".join(map(str, transforms))
 
 
-@cache
+@lru_cache(maxsize=64)
+def _offer(profile: Profile, group: Group, lifetime: Lifetime, encapsulation: Encapsulation) -> bytes:
+    """With an SPI of zeros: all else is always the same."""
+    transforms = tuple(_transform(number, esp, group, lifetime, encapsulation)
+                       for number, esp in enumerate(profile.esp, 1))
+    return pack_sa((Proposal(1, Protocol.ESP, bytes(SPI_OCTETS), transforms),))
+
+
 def _transform(number: int, esp: EspTransform, group: Group, lifetime: Lifetime,
                encapsulation: Encapsulation) -> Transform:
     key_length = (Attribute.of(A.KEY_LENGTH, esp.key_bits),) if esp.encryption is not Encryption.DES3_CBC else ()
@@ -154,13 +163,13 @@ def _read(proposal: Proposal, transform: Transform, ours: Lifetime, floor: Lifet
         raise MismatchError(" and ".join(wrong))
     bits = get(A.KEY_LENGTH, 192 if encryption is Encryption.DES3_CBC else 0)
     esp = EspTransform(encryption, bits, None if integrity is None else INTEGRITIES[integrity])
-    offered = replace(attributes.lifetime, seconds=attributes.lifetime.seconds or UNSAID_SECONDS)
+    offered = Lifetime(attributes.lifetime.seconds or UNSAID_SECONDS, attributes.lifetime.kilobytes)
     return Phase2Suite(esp, group, *within(_at_most(ours, esp), offered, floor))
 
 
 def _at_most(lifetime: Lifetime, esp: EspTransform) -> Lifetime:
     """No longer than the cipher is good for."""
-    return lifetime.shorter(VOLUMES.get(esp.encryption, lifetime))
+    return lifetime.shorter(VOLUMES[esp.encryption]) if esp.encryption in VOLUMES else lifetime
 
 
 def _accept(suite: Phase2Suite, profile: Profile, ke_octets: int | None) -> None:

@@ -13,7 +13,7 @@ SA is installed; the initiator stops before 3, until both are (section 11.2, 5O 
 """
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hmac import compare_digest
 
@@ -40,7 +40,7 @@ from oesvc.ike.v1.wire.message import Message
 from oesvc.ike.v1.wire.payloads import Notification, Payload, pack_chain
 from oesvc.ike.v1.wire.proposals import Proposal, parse_sa
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.ipsec.sa import IpsecSa, Lifetime
+from oesvc.ipsec.sa import EspTransform, IpsecSa, Lifetime
 from oesvc.ipsec.subnets import Subnets
 
 P = PayloadType
@@ -175,13 +175,13 @@ def authorized(terms: Terms, stage: ToAuthorize, spi: int) -> Climb:
     group = stage.suite.group
     public, shared = yield Calculation(COSTS[group], partial(respond, group, stage.public))
     nonce = terms.entropy(NONCE_LENGTH)
-    nonces = stage.nonce + nonce
-    inbound, outbound = _make_sas(terms, stage.flow, stage.suite, (spi, stage.spi), shared, nonces)
+    nonces, suite = stage.nonce + nonce, stage.suite
+    inbound, outbound = _make_sas(terms, stage.flow, suite.esp, suite.lifetime, (spi, stage.spi), shared, nonces)
     payloads = (Payload(P.SA, phase2_offer.answer(stage.chosen, spi)),
                 Payload(P.NONCE, nonce),
                 Payload(P.KEY_EXCHANGE, public),
                 *(Payload(P.IDENTIFICATION, body) for body in stage.ids),
-                *_notices(terms), *_notice_of_lifetime(stage.suite, spi))
+                *_notices(terms), *_notice_of_lifetime(suite, spi))
     return Outcome(ToAnswer(inbound, outbound, nonces, _with_hash(terms, stage.nonce, payloads)))
 
 
@@ -196,14 +196,14 @@ def in_2(terms: Terms, stage: Proposed, message: Message) -> Climb:
                                             terms.encapsulation)
     notices = read_notices(message)
     lifetime = not_below(terms.floor, suite.lifetime, terms.lifetime)
-    suite = replace(suite, lifetime=responder_lifetime(notices, Protocol.ESP, lifetime, terms.floor))
+    lifetime = responder_lifetime(notices, Protocol.ESP, lifetime, terms.floor)
     ids = message.all(P.IDENTIFICATION)
     if ids and [parse_network(body) for body in ids] != list(stage.flow.networks):
         raise IdentityError(f"the peer answered for another tunnel than {stage.flow}")
     nonces = stage.nonce + message.nonce()
     public = message.one(P.KEY_EXCHANGE)
     shared = yield Calculation(COSTS[stage.group], partial(stage.key_pair.shared_secret, public))
-    inbound, outbound = _make_sas(terms, stage.flow, suite, (stage.spi, spi), shared, nonces)
+    inbound, outbound = _make_sas(terms, stage.flow, suite.esp, lifetime, (stage.spi, spi), shared, nonces)
     return Outcome(Answered(inbound, outbound, Payload(P.HASH, terms.final_hash(nonces)), notices))
 
 
@@ -251,21 +251,21 @@ def _read_flow(terms: Terms, ids: Sequence[bytes]) -> Flow:
     theirs, ours = map(parse_network, ids)
     if theirs.version != ours.version:
         raise IdentityError(f"{theirs} and {ours} are of different address families")
-    if (subnets := Subnets.between(ours, theirs)) in terms.configured:
+    if terms.configured and (subnets := Subnets.between(ours, theirs)) in terms.configured:
         return subnets
     return Flow(*map(parse_host, reversed(ids)))
 
 
-def _make_sas(terms: Terms, flow: Flow, suite: Phase2Suite, spis: tuple[int, int], shared: bytes,
+def _make_sas(terms: Terms, flow: Flow, esp: EspTransform, lifetime: Lifetime, spis: tuple[int, int], shared: bytes,
               nonces: bytes) -> tuple[IpsecSa, IpsecSa]:
     """The inbound and the outbound SA; `spis` in the same order. Each is keyed for its receiver's SPI."""
-    cipher_octets, integrity_octets = phase2_offer.key_octets(suite.esp)
+    cipher_octets, integrity_octets = phase2_offer.key_octets(esp)
 
     def sa(spi: int, source: Address, destination: Address, inner: Flow) -> IpsecSa:
         keymat = phase2_keymat(terms.secrets, shared, Protocol.ESP, spi.to_bytes(SPI_OCTETS, "big"), nonces,
                                cipher_octets + integrity_octets)
-        return IpsecSa(spi, source, destination, inner, suite.esp, keymat[:cipher_octets], keymat[cipher_octets:],
-                       suite.lifetime)
+        return IpsecSa(spi, source, destination, inner, esp, keymat[:cipher_octets], keymat[cipher_octets:],
+                       lifetime)
 
     return (sa(spis[0], terms.peer, terms.local, flow.reversed()), sa(spis[1], terms.local, terms.peer, flow))
 

@@ -35,4 +35,4 @@ def announce(extensions: Iterable[Extension]) -> tuple[Payload, ...]:
 def announced(message: Message) -> Extensions:
     """The extensions that we know of those that a message announces."""
     ids = message.all(PayloadType.VENDOR_ID)
-    return frozenset(extension for extension, begins in _BEGINNINGS if any(id.startswith(begins) for id in ids))
+    return frozenset(extension for id in ids for extension, begins in _BEGINNINGS if id.startswith(begins))

@@ -7,6 +7,7 @@ from oesvc.ike.v1.constants import VERSION, Flag
 from oesvc.ike.v1.errors import MalformedError
 
 KNOWN_FLAGS = int(Flag.ENCRYPTION | Flag.COMMIT | Flag.AUTHENTICATION)
+ENCRYPTED, COMMIT = int(Flag.ENCRYPTION), int(Flag.COMMIT)
 LAYOUT = struct.Struct(">8s8sBBBBLL")
 
 
@@ -23,7 +24,7 @@ class Header:
 
     @property
     def encrypted(self) -> bool:
-        return bool(self.flags & Flag.ENCRYPTION)
+        return bool(self.flags & ENCRYPTED)
 
     @classmethod
     def parse(cls, data: bytes) -> "Header":
@@ -43,5 +44,9 @@ class Header:
 
     def pack(self, body: bytes) -> bytes:
         """The whole datagram."""
-        return LAYOUT.pack(self.initiator_cookie, self.responder_cookie, self.next_payload, VERSION,
-                           self.exchange, self.flags, self.message_id, LAYOUT.size + len(body)) + body
+        return self.pack_before(self.next_payload, self.flags, body)
+
+    def pack_before(self, next_payload: int, flags: int, body: bytes) -> bytes:
+        """The whole datagram, with what the body says of these two."""
+        return LAYOUT.pack(self.initiator_cookie, self.responder_cookie, next_payload, VERSION,
+                           self.exchange, flags, self.message_id, LAYOUT.size + len(body)) + body

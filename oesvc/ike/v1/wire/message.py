@@ -1,12 +1,12 @@
 """A whole message, in clear or encrypted: RFC 2408 section 3.1, RFC 2409 appendix B."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from oesvc.ike.crypto.cipher import BlockLengthError, CbcState
-from oesvc.ike.v1.constants import MAX_NOTIFICATIONS, NONCE_LENGTHS, Flag, PayloadType, name_of
+from oesvc.ike.v1.constants import MAX_NOTIFICATIONS, NONCE_LENGTHS, PayloadType, name_of
 from oesvc.ike.v1.errors import MalformedError, UnexpectedError
-from oesvc.ike.v1.wire.header import LAYOUT, Header
+from oesvc.ike.v1.wire.header import ENCRYPTED, LAYOUT, Header
 from oesvc.ike.v1.wire.payloads import GENERIC_HEADER, Notification, Payload, pack_chain, parse_chain
 
 
@@ -82,11 +82,10 @@ def open_encrypted(header: Header, data: bytes, state: CbcState) -> tuple[Messag
 
 def seal_clear(header: Header, payloads: Sequence[Payload]) -> bytes:
     """The datagram of a message in clear; the header's next payload is set here."""
-    return replace(header, next_payload=payloads[0].type).pack(pack_chain(payloads))
+    return header.pack_before(payloads[0].type, header.flags, pack_chain(payloads))
 
 
 def seal_encrypted(header: Header, payloads: Sequence[Payload], state: CbcState) -> tuple[bytes, CbcState]:
     """The datagram of an encrypted message; flag and next payload are set here."""
     ciphertext, after = state.encrypt(pack_chain(payloads))
-    header = replace(header, next_payload=payloads[0].type, flags=header.flags | Flag.ENCRYPTION)
-    return header.pack(ciphertext), after
+    return header.pack_before(payloads[0].type, header.flags | ENCRYPTED, ciphertext), after

@@ -9,6 +9,8 @@ from oesvc.ike.v1.errors import MalformedError
 from oesvc.ike.v1.wire.reader import Reader
 
 GENERIC_HEADER = struct.Struct(">BBH")
+IDENTIFICATION = struct.Struct(">BBH")
+NOTIFICATION = DELETION = struct.Struct(">LBBH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ def parse_chain(first: int, data: bytes) -> tuple[tuple[Payload, ...], int]:
     while kind != PayloadType.NONE:
         if len(payloads) == MAX_PAYLOADS:
             raise MalformedError(f"more than {MAX_PAYLOADS} payloads")
-        following, reserved, length = GENERIC_HEADER.unpack(reader.take(GENERIC_HEADER.size))
+        following, reserved, length = reader.fields(GENERIC_HEADER)
         if reserved:
             raise MalformedError(f"the reserved octet of payload {name_of(PayloadType, kind)} is {reserved}")
         if length < GENERIC_HEADER.size:
@@ -37,9 +39,11 @@ def parse_chain(first: int, data: bytes) -> tuple[tuple[Payload, ...], int]:
 
 
 def pack_chain(payloads: Sequence[Payload]) -> bytes:
-    followers = [payload.type for payload in payloads[1:]] + [int(PayloadType.NONE)]
-    return b"".join(GENERIC_HEADER.pack(following, 0, GENERIC_HEADER.size + len(payload.body)) + payload.body
-                    for payload, following in zip(payloads, followers, strict=True))
+    chain, following = b"", int(PayloadType.NONE)
+    for payload in reversed(payloads):
+        chain = GENERIC_HEADER.pack(following, 0, GENERIC_HEADER.size + len(payload.body)) + payload.body + chain
+        following = payload.type
+    return chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,10 @@ class Identification:
     @classmethod
     def parse(cls, body: bytes) -> "Identification":
         reader = Reader(body, "an identification payload")
-        return cls(reader.u8(), reader.u8(), reader.u16(), reader.rest())
+        return cls(*reader.fields(IDENTIFICATION), reader.rest())
 
     def pack(self) -> bytes:
-        return struct.pack(">BBH", self.type, self.protocol, self.port) + self.data
+        return IDENTIFICATION.pack(self.type, self.protocol, self.port) + self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,12 @@ class Notification:
     @classmethod
     def parse(cls, body: bytes) -> "Notification":
         reader = Reader(body, "a notification payload")
-        _check_doi(reader.u32())
-        protocol, spi_length, type = reader.u8(), reader.u8(), reader.u16()
+        doi, protocol, spi_length, type = reader.fields(NOTIFICATION)
+        _check_doi(doi)
         return cls(protocol, type, reader.take(spi_length), reader.rest())
 
     def pack(self) -> bytes:
-        head = struct.pack(">LBBH", IPSEC_DOI, self.protocol, len(self.spi), self.type)
+        head = NOTIFICATION.pack(IPSEC_DOI, self.protocol, len(self.spi), self.type)
         return head + self.spi + self.data
 
     @property
@@ -95,15 +99,15 @@ class Deletion:
     @classmethod
     def parse(cls, body: bytes) -> "Deletion":
         reader = Reader(body, "a delete payload")
-        _check_doi(reader.u32())
-        protocol, length, count = reader.u8(), reader.u8(), reader.u16()
+        doi, protocol, length, count = reader.fields(DELETION)
+        _check_doi(doi)
         if length != SPI_LENGTHS.get(protocol, length) or reader.left != length * count:
             raise MalformedError(f"a delete payload with {reader.left} octets for {count} SPIs of {length}")
         return cls(protocol, tuple(reader.take(length) for _ in range(count if length else 0)))
 
     def pack(self) -> bytes:
         length = SPI_LENGTHS[self.protocol]
-        return struct.pack(">LBBH", IPSEC_DOI, self.protocol, length, len(self.spis)) + b"".join(self.spis)
+        return DELETION.pack(IPSEC_DOI, self.protocol, length, len(self.spis)) + b"".join(self.spis)
 
 
 SPI_LENGTHS: dict[int, int] = {Protocol.ISAKMP: 16, Protocol.AH: 4, Protocol.ESP: 4}

@@ -9,10 +9,12 @@ from oesvc.ike.v1.errors import MalformedError, NoProposalChosenError
 from oesvc.ike.v1.wire.payloads import Payload, pack_chain, parse_chain
 from oesvc.ike.v1.wire.reader import Reader
 
+SITUATION, PROPOSAL = struct.Struct(">LL"), struct.Struct(">BBBB")
+TRANSFORM, WORD = struct.Struct(">BBH"), struct.Struct(">H")
 BASIC = 0x8000
 "The AF bit: the value stands where the length would."
-USUAL = 64
-"Octets of a transform that is worth to be remembered."
+USUAL = 512
+"Octets of the transforms of a proposal that are worth to be remembered: the same few come again and again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +51,23 @@ class Transform:
 
     @classmethod
     def parse(cls, body: bytes) -> "Transform":
-        """The same few come again and again. Raises MalformedError."""
-        return _parse_usual(body) if len(body) <= USUAL else cls.read(body)
-
-    @classmethod
-    def read(cls, body: bytes) -> "Transform":
+        """Raises MalformedError."""
         reader = Reader(body, "a transform payload")
-        number, id, reserved = reader.u8(), reader.u8(), reader.u16()
+        number, id, reserved = reader.fields(TRANSFORM)
         if reserved:
             raise MalformedError(f"the reserved field of transform {number} is {reserved}")
         attributes: list[Attribute] = []
         while reader.left:
             if len(attributes) == MAX_ATTRIBUTES:
                 raise MalformedError(f"transform {number} has more than {MAX_ATTRIBUTES} attributes")
-            kind = reader.u16()
+            (kind,) = reader.fields(WORD)
             basic = bool(kind & BASIC)
-            value = reader.take(2 if basic else reader.u16())
+            value = reader.take(2 if basic else reader.fields(WORD)[0])
             attributes.append(Attribute(kind & ~BASIC, value, basic))
         return cls(number, id, tuple(attributes))
 
     def pack(self) -> bytes:
-        head = struct.pack(">BBH", self.number, self.id, 0)
-        return head + b"".join(attribute.pack() for attribute in self.attributes)
-
-
-@lru_cache(1024)
-def _parse_usual(body: bytes) -> Transform:
-    return Transform.read(body)
+        return TRANSFORM.pack(self.number, self.id, 0) + b"".join(attribute.pack() for attribute in self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +82,30 @@ class Proposal:
     @classmethod
     def parse(cls, body: bytes) -> "Proposal":
         reader = Reader(body, "a proposal payload")
-        number, protocol, spi_length, count = reader.u8(), reader.u8(), reader.u8(), reader.u8()
+        number, protocol, spi_length, count = reader.fields(PROPOSAL)
         spi = reader.take(spi_length)
-        transforms = _parse_all(PayloadType.TRANSFORM, reader.rest(), f"proposal {number}")
+        transforms = (_parse_usual if reader.left <= USUAL else _parse_transforms)(reader.rest())
         if len(transforms) != count:
             raise MalformedError(f"proposal {number} says {count} transforms and has {len(transforms)}")
-        return cls(number, protocol, spi, tuple(Transform.parse(transform) for transform in transforms))
+        return cls(number, protocol, spi, transforms)
 
     def pack(self) -> bytes:
-        head = struct.pack(">BBBB", self.number, self.protocol, len(self.spi), len(self.transforms))
+        head = PROPOSAL.pack(self.number, self.protocol, len(self.spi), len(self.transforms))
         return head + self.spi + pack_chain([Payload(PayloadType.TRANSFORM, transform.pack())
                                              for transform in self.transforms])
+
+
+def _parse_transforms(data: bytes) -> tuple[Transform, ...]:
+    return tuple(map(Transform.parse, _parse_all(PayloadType.TRANSFORM, data, "a proposal")))
+
+
+_parse_usual = lru_cache(64)(_parse_transforms)
 
 
 def parse_sa(body: bytes) -> tuple[Proposal, ...]:
     """The proposals of an SA payload for IPsec's DOI. Raises MalformedError, NoProposalChosenError."""
     reader = Reader(body, "an SA payload")
-    doi, situation = reader.u32(), reader.u32()
+    doi, situation = reader.fields(SITUATION)
     if doi != IPSEC_DOI or situation != SIT_IDENTITY_ONLY:
         raise NoProposalChosenError(f"DOI {doi} with situation {situation} instead of IPsec's "
                                     f"{IPSEC_DOI} with {SIT_IDENTITY_ONLY}, identity only")
@@ -120,7 +119,7 @@ def parse_sa(body: bytes) -> tuple[Proposal, ...]:
 
 
 def pack_sa(proposals: tuple[Proposal, ...]) -> bytes:
-    return struct.pack(">LL", IPSEC_DOI, SIT_IDENTITY_ONLY) + pack_chain(
+    return SITUATION.pack(IPSEC_DOI, SIT_IDENTITY_ONLY) + pack_chain(
         [Payload(PayloadType.PROPOSAL, proposal.pack()) for proposal in proposals])
 
 

@@ -1,5 +1,8 @@
 """Reads octets within bounds."""
 
+import struct
+from typing import Any
+
 from oesvc.ike.v1.errors import MalformedError
 
 
@@ -18,21 +21,11 @@ class Reader:
         self._position = end
         return self._data[begin:end]
 
-    def u8(self) -> int:
-        return self.take(1)[0]
-
-    def u16(self) -> int:
-        return int.from_bytes(self.take(2), "big")
-
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "big")
+    def fields(self, layout: struct.Struct) -> tuple[Any, ...]:
+        return layout.unpack(self.take(layout.size))
 
     def rest(self) -> bytes:
         return self.take(self.left)
-
-    def within(self, length: int, what: str) -> "Reader":
-        """A reader of the next `length` octets."""
-        return Reader(self.take(length), what)
 
     @property
     def left(self) -> int:
