@@ -58,7 +58,8 @@ class Identification:
     @classmethod
     def parse(cls, body: bytes) -> "Identification":
         reader = Reader(body, "an identification payload")
-        return cls(*reader.fields(IDENTIFICATION), reader.rest())
+        type, protocol, port = reader.fields(IDENTIFICATION)
+        return cls(type, protocol, port, reader.rest())
 
     def pack(self) -> bytes:
         return IDENTIFICATION.pack(self.type, self.protocol, self.port) + self.data
