@@ -23,8 +23,7 @@ from oesvc.oe.authorization import DnssecPolicy
 from oesvc.oe.classes import ClassOptions, ClassTable, ConnectionClass, Network, PolicyLine, PortLine
 from oesvc.oe.paths import Choice
 from oesvc.policy_files import meant
-
-DEFAULT_FILE = Path("/etc/oegw/oegw.conf")
+from oesvc.set_up import CONTROL_SOCKET, FORM
 
 
 class Profile(Enum):
@@ -199,7 +198,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("publish", "tsig-key"):        (read.optional(read.path), ""),
     ("publish", "ttl"):             (read.between(int, 1, 7 * DAY), "3600"),
     ("paths", "policies"):          (read.words(read.path), "/etc/oegw/policies"),
-    ("paths", "control-socket"):    (read.path, "/run/oegw/control"),
+    ("paths", "control-socket"):    (read.path, CONTROL_SOCKET),
     ("paths", "state"):             (read.path, "/var/lib/oegw"),
 }
 "Every option: how it is read, and its default as it would be written."
@@ -284,7 +283,7 @@ def load(file: Path) -> Config:
 
 
 def _parse(file: Path, text: str) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#", ";"))
+    parser = configparser.ConfigParser(**FORM)
     try:
         parser.read_string(text, str(file))
     except configparser.MissingSectionHeaderError as error:

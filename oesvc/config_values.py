@@ -17,13 +17,14 @@ from oesvc.ipsec.flow import Address
 from oesvc.ipsec.translation import Translation
 from oesvc.oe.classes import Network
 from oesvc.oe.delegation import FQDN
+from oesvc.set_up import SetUpError
 
 Reader = Callable[[str], Any]
 YES_NO = {"yes": True, "no": False}
 CLASS_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
-class ConfigError(Exception):
+class ConfigError(SetUpError):
     """The configuration cannot be used; the text begins with the place."""
 
 

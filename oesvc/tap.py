@@ -7,6 +7,7 @@ from twisted.python.usage import Options as UsageOptions
 
 from oesvc import config
 from oesvc.gateway import GatewayService
+from oesvc.set_up import CONFIG_FILE
 
 
 class Options(UsageOptions):
@@ -15,7 +16,7 @@ class Options(UsageOptions):
     synopsis = "[--config FILE]"
     longdesc = ("Opportunistic encryption gateway (RFC 4322): encrypts the traffic of this host, and of the networks "
                 "behind it, with every peer whose gateway publishes its key in the DNS. See also oegw(1).")
-    optParameters = [["config", "c", str(config.DEFAULT_FILE), "The configuration file."]]  # noqa: RUF012
+    optParameters = [["config", "c", str(CONFIG_FILE), "The configuration file."]]  # noqa: RUF012
 
 
 def makeService(options: Options) -> GatewayService:

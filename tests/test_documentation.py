@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oesvc.config import OPTIONS
-from oesvc.operator import main
+from oesvc.operator import command_line
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/man").iterdir()]
@@ -26,12 +26,12 @@ def found(pattern):
 def understood(words):
     """Optional words in brackets and all."""
     written = (word.strip("[]") for word in words if word != "...")
-    return main._parser().parse_args([WRITTEN.get(word, word) for word in written])
+    return command_line.parser().parse_args([WRITTEN.get(word, word) for word in written])
 
 
 def is_command(words):
     """Whether these words are the name of a command, or of a group of them."""
-    parser = main._parser()
+    parser = command_line.parser()
     for word in words:
         inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
         if not inner or word not in inner[0].choices:

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "oe": {"ipsec", "dns.answer"},
     "dns": {"ipsec"},
     "kernel": {"ipsec", "interfaces"},
-    "keys": {"ipsec"},
+    "keys": {"ipsec", "set_up"},
 }
 "Packages of ours that each may import besides itself."
 

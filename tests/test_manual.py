@@ -10,7 +10,7 @@ import pytest
 from oesvc import class_sections
 from oesvc.config import OPTIONS
 from oesvc.config_tunnels import OPTIONS as TUNNEL_OPTIONS
-from oesvc.operator import main
+from oesvc.operator import command_line
 from oesvc.policy_files import GROUPS
 
 MAN = Path(__file__).parent.parent / "docs/man"
@@ -50,4 +50,4 @@ def paths(parser, before=()):
 
 def test_every_command_is_described():
     described = re.findall(r"^\.It Cm ([a-z]+(?: [a-z]+)*)", (MAN / "oegw.1").read_text(), re.MULTILINE)
-    assert sorted(described) == sorted(paths(main._parser()))
+    assert sorted(described) == sorted(paths(command_line.parser()))

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
+from oesvc.set_up import SetUpError
 
 BITS = 2048
 EXPONENT = 65537
 
 
-class KeyPairError(Exception):
+class KeyPairError(SetUpError):
     """A key file cannot be used; the text begins with its path."""
 
 

@@ -22,6 +22,7 @@ import dns.update
 
 from oesvc.ipsec.flow import Address
 from oesvc.keys.records import PublishedRecord
+from oesvc.set_up import SetUpError
 
 SECONDS = 5.0
 "For the answer to one question."
@@ -34,7 +35,7 @@ TSIG_FILE = re.compile(
 "As `tsig-keygen` writes it."
 
 
-class ZoneError(Exception):
+class ZoneError(SetUpError):
     """The DNS could not be asked or changed; the text says who said what."""
 
 

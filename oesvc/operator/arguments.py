@@ -1,22 +1,24 @@
 """How the words of the command line are read."""
 
-import argparse
-from ipaddress import ip_address
+from argparse import ArgumentTypeError
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from oesvc.ipsec.flow import Address
-from oesvc.oe.delegation import MalformedRecordError, gateway_name
+SHORTEST_WATCH, LONGEST_WATCH = 0.1, 3600.0
 
 
-def address(text: str) -> Address:
+def address(text: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+        raise ArgumentTypeError(f"{text!r} is no IP address") from None
 
 
-def gateway(text: str) -> Address | str:
-    """By its address, or as @FQDN."""
+def seconds(written: str) -> float:
+    """Between two looks of `oegw status --watch`."""
     try:
-        return gateway_name(text[1:]) if text.startswith("@") else address(text)
-    except MalformedRecordError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        number = float(written)
+    except ValueError:
+        number = 0.0
+    if not SHORTEST_WATCH <= number <= LONGEST_WATCH:
+        raise ArgumentTypeError(f"{written!r} is no number of seconds from {SHORTEST_WATCH:g} to {LONGEST_WATCH:g}")
+    return number

@@ -1,21 +1,19 @@
 """`oegw report`: all that a bug report needs in one document; the page for people is in `page`."""
 
-import argparse
 import json
 import platform
 import socket
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from oesvc import __version__
-from oesvc.operator.client import DONE, CommandError, NoDaemonError, ask
+from oesvc.operator.client import DONE, CommandError, NoDaemonError, ask, control
 from oesvc.operator.doctor import checks
 from oesvc.operator.doctor.gather import gather
-from oesvc.operator.live import control
 from oesvc.operator.page import page
 from oesvc.operator.redaction import Redactor
 from oesvc.operator.report import SCHEMA
@@ -25,18 +23,6 @@ TIME_LINES = 20
 FLOWS = 1000
 "Flows that are listed."
 RELEASE = Path("/etc/os-release")
-
-
-def add(commands: Any, asking: ArgumentParser) -> None:
-    report = commands.add_parser(
-        "report", parents=[asking], help="everything for a bug report, or as a page to look at",
-        description="Write what the daemon, the doctor and the time lines tell into one document: JSON without "
-                    "addresses and names, to be sent to others; or a page of HTML that needs nothing else.")
-    report.add_argument("--html", action="store_true", help="a page to look at, with a map of the tunnels")
-    report.add_argument("--redact", action=argparse.BooleanOptionalAction, default=None,
-                        help="replace addresses and names by stand-ins (default: in JSON, not in HTML)")
-    report.add_argument("--output", "-o", type=Path, metavar="FILE", help="instead of standard output")
-    report.set_defaults(carry_out=_report)
 
 
 def collect(options: Namespace) -> dict[str, Any]:
@@ -77,7 +63,7 @@ def _distribution() -> str:
     return lines.get("PRETTY_NAME", "unknown").strip('"')
 
 
-def _report(options: Namespace) -> int:
+def report(options: Namespace) -> int:
     bundle = collect(options)
     if options.redact or (options.redact is None and not options.html):
         host = bundle["host"]

@@ -1,14 +1,17 @@
-"""Asking the daemon over its control socket; or, where none runs, the DNS in a process of one's own."""
+"""Asking the daemon over its control socket. Imports little, for most commands start with it."""
 
+import configparser
 import json
 import socket
 import struct
-import subprocess
-import sys
-from collections.abc import Generator, Sequence
+from argparse import Namespace
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from oesvc.operator.later import later
+from oesvc.set_up import CONTROL_SOCKET, FORM, SetUpError
 
 DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 "Exit codes: it worked; the answer is no; the command or the configuration is wrong, or no daemon runs."
@@ -19,12 +22,26 @@ ANSWER_OF_DNS_WITHIN = 40.0
 "Seconds. A look-up of the DNS may take eight, and the keys of a gateway are looked up after its records."
 
 
-class CommandError(Exception):
+class CommandError(SetUpError):
     """The command cannot be carried out; the text says why and what to do."""
 
 
 class NoDaemonError(CommandError):
     """There is no daemon to ask."""
+
+
+def control(options: Namespace) -> Path:
+    """The daemon's control socket. Of the configuration nothing else is looked at, unless it has an error. Raises
+    SetUpError."""
+    if options.control:
+        return Path(options.control)
+    parser = configparser.ConfigParser(**FORM)
+    try:
+        parser.read_string(options.config.read_text("utf-8"))
+        written = parser.get("paths", "control-socket", fallback=CONTROL_SOCKET)
+    except (OSError, ValueError, configparser.Error):
+        written = ""
+    return Path(written if written.startswith("/") else later("config:load")(options.config).control_socket)
 
 
 def ask(control: Path, question: dict[str, Any], within: float = ANSWER_WITHIN) -> dict[str, Any]:
@@ -62,23 +79,6 @@ def pid_of_daemon(control: Path) -> int | None:
             return pid
     except OSError:
         return None
-
-
-def look_up_alone(file: Path, questions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In a process of its own, which asks the resolvers of the configuration. Raises CommandError."""
-    command = [sys.executable, "-m", "oesvc.operator.alone", str(file)]
-    done = subprocess.run(command, input=json.dumps(questions), stdout=subprocess.PIPE, text=True, check=False)
-    try:
-        return [answer_in(reply) for reply in json.loads(done.stdout)]
-    except ValueError:
-        raise CommandError(f"the look-up ended without an answer (status {done.returncode})") from None
-
-
-def what_is_left() -> str:
-    """What the kernel does without a daemon, in one line; nothing where we may not ask it."""
-    done = subprocess.run([sys.executable, "-m", "oesvc.operator.left"], stdout=subprocess.PIPE, text=True, check=False,
-                          stderr=subprocess.DEVNULL)
-    return done.stdout.strip()
 
 
 def answer_in(reply: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from oesvc.operator.client import DONE
 
@@ -141,16 +140,8 @@ end"""
 SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
 
 
-def add(commands: Any, parser: ArgumentParser) -> None:
-    completion = commands.add_parser(
-        "completion", help="what bash, zsh or fish complete, as a script",
-        description="Print the script that completes the words of this command, for a shell to read.")
-    completion.add_argument("shell", choices=tuple(SHELLS))
-    completion.set_defaults(carry_out=lambda options: _completion(parser, options))
-
-
-def _completion(parser: ArgumentParser, options: Namespace) -> int:
-    print(SHELLS[options.shell](parser), end="")
+def carry_out(options: Namespace) -> int:
+    print(SHELLS[options.shell](options.parser), end="")
     return DONE
 
 

@@ -1,16 +1,11 @@
-"""The records of this gateway at their name servers: shown, checked, published, and rolled over with its keys.
-
-`python3 -m oesvc.operator.publishing ACTION` reads the options of the command (`key_commands`) as JSON.
-"""
+"""The records of this gateway at their name servers: shown, checked, published, and rolled over with its keys."""
 
 import json
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from oesvc import config
 from oesvc.ipsec.flow import Address
@@ -18,8 +13,10 @@ from oesvc.kernel.addresses import outside_addresses
 from oesvc.keys import key_pair
 from oesvc.keys.records import TYPES, Host, PublishedRecord, nsupdate_script, records
 from oesvc.keys.rollover import KeyRing, RollOver, Stage
-from oesvc.keys.zone_data import Sighting, ZoneData, ZoneError, read_tsig
-from oesvc.operator.client import DONE, REFUSED, UNUSABLE, CommandError, NoDaemonError, ask
+from oesvc.keys.zone_data import Sighting, ZoneData, read_tsig
+from oesvc.oe.delegation import MalformedRecordError, gateway_name
+from oesvc.operator.arguments import address
+from oesvc.operator.client import DONE, REFUSED, CommandError, NoDaemonError, ask
 from oesvc.operator.key_commands import SCHEMA, moment
 
 PORT = 53
@@ -245,25 +242,14 @@ ACTIONS: dict[str, Callable[[Own], int]] = {
     "show": show, "check": check, "publish": publish, "roll": roll, "retire": retire}
 
 
-def main(action: str, said: dict[str, Any]) -> int:
-    """Carry out one action; returns the exit code."""
-    options = Namespace(**said)
-    options.hosts = [ip_address(host) for host in options.hosts]
-    if options.gateway is not None:
-        options.gateway = _host(options.gateway)
+def carry_out(options: Namespace) -> int:
+    """One action of `oegw records` or `oegw keys`; returns the exit code."""
+    return ACTIONS[options.action](Own(options, config.load(options.config)))
+
+
+def gateway(text: str) -> Host:
+    """By its address, or as @FQDN."""
     try:
-        return ACTIONS[action](Own(options, config.load(Path(options.config))))
-    except (CommandError, config.ConfigError, key_pair.KeyPairError, ZoneError, OSError) as error:
-        print(f"oegw: {error}", file=sys.stderr)
-        return UNUSABLE
-
-
-def _host(text: str) -> Host:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return text
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], json.load(sys.stdin)))
+        return gateway_name(text[1:]) if text.startswith("@") else address(text)
+    except MalformedRecordError as error:
+        raise ArgumentTypeError(str(error)) from None

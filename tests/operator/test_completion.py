@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from oesvc.operator import main
+from oesvc.operator import command_line
 from oesvc.operator.completion import SHELLS
 
 LINES = {
@@ -58,7 +58,7 @@ def test_shell_completes_commands_options_and_values(scripts, shell, run, words)
 def test_shell_offers_every_command_and_no_other(scripts, shell, run):
     done = subprocess.run(run(scripts / shell, ("oegw", "")), capture_output=True, text=True, check=True, timeout=60)
     offered = {line.partition("\t")[0] for line in done.stdout.splitlines()}
-    (commands,) = (action.choices for action in main._parser()._actions if action.choices)
+    (commands,) = (action.choices for action in command_line.parser()._actions if action.choices)
     assert {word for word in offered if not word.startswith("-")} == set(commands)
 
 

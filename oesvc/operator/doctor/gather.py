@@ -25,14 +25,8 @@ from oesvc.ike.identity import AddressIdentity, FqdnIdentity
 from oesvc.ipsec.flow import Address
 from oesvc.kernel.addresses import outside_addresses
 from oesvc.keys import key_pair
-from oesvc.operator.client import (
-    ANSWER_OF_DNS_WITHIN,
-    CommandError,
-    NoDaemonError,
-    ask,
-    look_up_alone,
-    pid_of_daemon,
-)
+from oesvc.operator.apart import look_up_alone
+from oesvc.operator.client import ANSWER_OF_DNS_WITHIN, CommandError, NoDaemonError, ask, pid_of_daemon
 from oesvc.operator.doctor.facts import Daemon, Facts, Interface, PortHolder, Subject
 from oesvc.operator.doctor.host_checks import IKE_PORTS
 
