@@ -28,9 +28,10 @@ def ports_are_free(*held):
                           capture_output=True, text=True, check=False)
 
 
-def test_the_service_is_enclosed():
+@pytest.mark.parametrize("unit", sorted(file.name for file in DEBIAN.glob("*.service")))
+def test_each_service_is_enclosed(unit):
     done = subprocess.run(["systemd-analyze", "security", "--offline=true", f"--threshold={WORST_EXPOSURE}",
-                           DEBIAN / "oegw.service"], capture_output=True, text=True, check=False)
+                           DEBIAN / unit], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
