@@ -78,11 +78,11 @@ lint:  ## ruff, mypy (strict on ipsec, ike, oe), and whether docs/conformance.md
 conformance:  ## write docs/conformance.md anew from the marks on the tests
 	$(PYTHON) tools/conformance
 
-demo-deb: deb  ## from `apt install` of that package in two fresh bookworms to an encrypted ping between them
+demo-deb: deb  ## from `apt install` of that package in two fresh bookworms to an encrypted ping (ACT=upgrade: what comes later)
 	@tools/setup-lab debian kernel
 	@tools/clean-root host
 	@nice $(PYTHON) -m tests.lab.demo_deb prepare .cache/deb/oegw_*_all.deb
-	@tools/in-lab-kernel --time-limit 1500 --memory 4G $(PYTHON) -m tests.lab.demo_deb
+	@tools/in-lab-kernel --time-limit 1500 --memory 4G $(PYTHON) -m tests.lab.demo_deb $(or $(ACT),ping)
 
 check-deb: deb  ## lint that package, build it in a clean bookworm, install, test, remove and purge it in a fresh one
 	@tools/try-package

@@ -9,6 +9,7 @@ import pytest
 
 from oesvc.config import OPTIONS
 from oesvc.operator import command_line
+from tests.lab import quick_start
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/man").iterdir()]
@@ -64,3 +65,12 @@ def test_every_option_that_is_named_is_one():
     named = {pair for page in PAGES for pair in re.findall(r"`\[([a-z]+)\]\s+([a-z0-9-]+)[ `]", page.read_text())}
     assert len(named) > 5
     assert named <= set(OPTIONS)
+
+
+def test_the_quick_start_is_at_most_five_commands_and_its_lines_are_in_oegw_conf():
+    """`make demo-deb` types the one, and writes the other, as README.md has them."""
+    assert 1 < len(quick_start.commands()) <= quick_start.AT_MOST
+    shipped = (ROOT / "etc/oegw.conf").read_text().splitlines()
+    assert set(quick_start.options().items()) < {(name, example) for example, name in quick_start.EXAMPLES.items()}
+    for name, value in quick_start.options().items():
+        assert f"#{name} = {value}" in shipped, "an example of README.md is that of the file"

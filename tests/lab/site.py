@@ -4,20 +4,29 @@
 a root folder for each site. `Site` boots such a root as a container in the network of one of the lab's hosts.
 """
 
+import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.network import ROOT, Network, stop
+from tests.lab.quick_start import EXAMPLES, commands, options
 
 ROOTS = ROOT / ".cache/roots"
 FRESH = ROOTS / "host"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb"}
+NEWER = "newer"
+"The folder of a newer build of the package, in root's home."
+EDITOR = "#!/bin/sh\nexec sed -i '{script}' \"$1\"\n"
 BOOTED = "/run/systemd/system"
+NOT_STARTED = ("e2scrub_reap.service", "getty.target", "systemd-journal-flush.service", "systemd-pstore.service",
+               "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service", "timers.target")
+"Of Debian's own: they cost a minute of emulation, and have nothing to do with a gateway."
 CHROOT = """
 mount --bind {root} {root} && cd {root}
 mount -t proc proc proc && mount --rbind /dev dev && mount -t sysfs -o ro sysfs sys
@@ -40,14 +49,20 @@ class SiteRow:
     def root(self) -> Path:
         return ROOTS / self.host
 
-    def commands(self, package: str) -> dict[str, str]:
+    def own(self, text: str) -> str:
+        """README.md's examples replaced by what is so at this site."""
+        for example, attribute in EXAMPLES.items():
+            text = re.sub(rf"(?<![\d.]){re.escape(example)}(?![\d./])", getattr(self, attribute), text)
+        return text
+
+    def quick_start(self) -> list[str]:
         """All that is typed at the site, in its order."""
-        written = {"address": self.address, "clients": self.clients, "inside": self.inside}
-        edit = "; ".join(f"s|^#{option} = .*|{option} = {value}|" for option, value in written.items())
-        return {"install": f"apt-get install -y ./{package}",
-                "configure": f"sed -i '{edit}' /etc/oegw/oegw.conf",
-                "records": f"oegw records show --type KEY --type TXT {self.published}",
-                "restart": "systemctl restart oegw"}
+        return [self.own(command) for command in commands()]
+
+    def editing(self) -> str:
+        """The hand of the administrator: what `editor FILE` does there."""
+        return EDITOR.format(script="; ".join(f"s|^#{name} = .*|{name} = {self.own(value)}|"
+                                              for name, value in options().items()))
 
 
 SITES = (SiteRow("sg-a", "192.1.1.4", "192.1.0.0/24", "lan0", "192.1.0.65"),
@@ -64,17 +79,35 @@ class Step:
 
 
 def install(row: SiteRow, package: Path) -> list[Step]:
-    """Make the site's root anew from the fresh one, and type there what does not need its network."""
+    """Make the site's root anew from the fresh one, and type there all but the last, which needs its network."""
     shutil.rmtree(row.root, ignore_errors=True)
     subprocess.run(["cp", "-a", FRESH, row.root], check=True)
     shutil.copy(package, row.root / "root")
+    (row.root / "root" / NEWER).mkdir()
+    build_newer(package, row.root / "root" / NEWER)
+    editor = row.root / "usr/local/bin/editor"
+    editor.write_text(row.editing())
+    editor.chmod(0o755)
     # Of this machine, for the download; the lab's network has a resolver of its own.
     shutil.copy("/etc/resolv.conf", row.root / "etc/resolv.conf")
     _typed(row, "apt-get update")
-    commands = row.commands(package.name)
-    steps = [_typed(row, commands[name]) for name in ("install", "configure", "records")]
+    steps = [_typed(row, command) for command in row.quick_start()[:-1]]
     (row.root / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+    # Lists of 60,000 packages, which are not to be had in the lab's network, and each apt there would read.
+    _typed(row, "rm -rf /var/lib/apt/lists /var/cache/apt/*.bin")
+    for unit in NOT_STARTED:
+        (row.root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     return steps
+
+
+def build_newer(package: Path, folder: Path) -> None:
+    """The same, as its next version."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        subprocess.run(["dpkg-deb", "-R", package, f"{unpacked}/oegw"], check=True)
+        control = Path(unpacked, "oegw/DEBIAN/control")
+        control.write_text(re.sub(r"^(Version: .*)$", r"\1+next", control.read_text(), flags=re.MULTILINE))
+        subprocess.run(["dpkg-deb", "--root-owner-group", "-b", f"{unpacked}/oegw", folder], check=True,
+                       capture_output=True)
 
 
 def two_records(row: SiteRow, printed: str) -> list[str]:
@@ -88,7 +121,7 @@ def _typed(row: SiteRow, command: str) -> Step:
     began = time.monotonic()
     done = subprocess.run(["unshare", "--mount", "sh", "-ec", CHROOT.format(root=shlex.quote(str(row.root))), "sh",
                            "sh", "-c", f"cd /root && {command}"],
-                          capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
+                          input="y\n", capture_output=True, text=True, env=ENVIRONMENT, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{row.host}: {command}: status {done.returncode}\n{done.stdout}{done.stderr}")
     return Step(command, done.stdout, time.monotonic() - began)
@@ -104,6 +137,7 @@ class Site:
         self._net = net
         self._folder = net.folder / f"site-{row.host}"
         self._root = self._folder / "root"
+        self._console = net.folder / f"boot-{row.host}.log"
         self._mount()
         shutil.copy(anchor, self._root / "usr/share/dns/root.key")
 
@@ -113,7 +147,7 @@ class Site:
             ["systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot", "--console=pipe",
              f"--network-namespace-path=/run/netns/{self.host.namespace}", "--capability=CAP_NET_ADMIN",
              "--resolv-conf=off", "-D", str(self._root)],
-            stdin=subprocess.DEVNULL, stdout=(self._net.folder / f"boot-{self.row.host}.log").open("ab"),
+            stdin=subprocess.DEVNULL, stdout=self._console.open("ab"),
             stderr=subprocess.STDOUT, env={**ENVIRONMENT, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
                                             "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
 
@@ -122,7 +156,7 @@ class Site:
         deadline = time.monotonic() + limit
         while not self._is_up():
             if time.monotonic() > deadline or self._container.poll() is not None:
-                raise RuntimeError(f"{self.row.host} does not boot")
+                raise RuntimeError(f"{self.row.host} does not boot:\n{self._console.read_text(errors='replace')}")
             time.sleep(0.5)
 
     def run(self, command: str, check: bool = True, limit: float = 300) -> Step:
@@ -149,6 +183,20 @@ class Site:
     def log(self) -> str:
         """The end of the journal of the service."""
         return self.run("journalctl --no-pager -n 60 -u oegw -o cat", check=False).output
+
+    def moment(self, name: str) -> float:
+        """A timestamp of the service, in UNIX seconds."""
+        return float(self.run(f"systemctl show oegw --timestamp=unix -p {name} --value").output.strip().lstrip("@"))
+
+    def failed(self) -> str:
+        """Units that have failed, and the journal of each and of the service; its console where it is not there."""
+        if not self._leader():
+            return self._console.read_text(errors="replace")[-5000:]
+        listed = self.run("systemctl list-units --failed --plain --no-legend", check=False).output.splitlines()
+        units = [line.split()[0] for line in listed]
+        journals = [self.run(f"journalctl --no-pager -n 100 -u {unit}", check=False).output
+                    for unit in dict.fromkeys([*units, "oegw"])]
+        return "\n".join([f"failed: {' '.join(units) or 'nothing'}", *journals])
 
     def power_off(self) -> None:
         """End the container whole."""
