@@ -21,12 +21,12 @@ class Admission:
         """Let a stranger begin a keying channel, for which another one may have to make room. Raises BusyError."""
         channels, backlog, exhausted = self._core.channels, self._core.backlog, self._core.budgets.exhausted
         for budget, have, what in (
-                ("max_half_open_per_prefix", channels.half_open_near(peer), f"half-open keying channels near {peer}"),
-                ("max_channels_per_prefix", channels.near(peer), f"keying channels near {peer}"),
+                ("max_half_open_per_prefix", channels.half_open_near(peer), "half-open keying channels near {peer}"),
+                ("max_channels_per_prefix", channels.near(peer), "keying channels near {peer}"),
                 ("max_stranger_work", backlog.waiting, "milliseconds of arithmetic for strangers"),
-                ("max_stranger_work_per_prefix", backlog.near(peer), f"milliseconds of arithmetic near {peer}")):
+                ("max_stranger_work_per_prefix", backlog.near(peer), "milliseconds of arithmetic near {peer}")):
             if exhausted(budget, have):
-                raise BusyError(f"there are {have} {what}, and no more are allowed")
+                raise BusyError(f"there are {have} {what.format(peer=peer)}, and no more are allowed")
         if exhausted("max_half_open", channels.half_open()):
             self._end(channels.most_crowded_half_open(), KeyingFailure.PEER_SILENT, "others need its room")
         if exhausted("max_channels", len(channels)):

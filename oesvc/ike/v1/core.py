@@ -44,7 +44,7 @@ class Core:
                                self.fragments)
         self._datagrams: list[Datagram] = []
         self._events: list[IkeEvent] = []
-        self._work: dict[WorkId, tuple[Callable[[], None], Callable[[Any, float], None]]] = {}
+        self._work: dict[WorkId, tuple[Whose, Address, int, Callable[[Any, float], None]]] = {}
         self._work_numbers = count(1)
         self._fragmented = 0
 
@@ -54,14 +54,14 @@ class Core:
     def _calculate(self, whose: Whose, peer: Address, calculation: Calculation, wanted: Callable[[], bool],
                    then: Callable[[Any, float], None]) -> None:
         id = WorkId(next(self._work_numbers))
-        self._work[id] = partial(self.backlog.add, whose, peer, -calculation.cost), then
+        self._work[id] = whose, peer, calculation.cost, then
         self.backlog.add(whose, peer, calculation.cost)
         self.tell(Work(id, Job(whose * calculation.cost, partial(_attempt, calculation.run, wanted))))
 
     def work_done(self, id: WorkId, result: Any, now: float) -> None:
         if id in self._work:
-            settle, then = self._work.pop(id)
-            settle()
+            whose, peer, cost, then = self._work.pop(id)
+            self.backlog.add(whose, peer, -cost)
             then(result, now)
 
     @property

@@ -270,9 +270,8 @@ class Phase1:
         if channel.deadline:
             channel.deadline.cancel()
         channel.deadline = self._core.timers.at(now + config.keying_time, lambda now: self._out_of_time(channel))
-        reason = f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s"
-        channel.key_wait = self._core.timers.at(now + config.key_wait,
-                                                lambda now: self.keys_missing(channel, claim.identity, reason, now))
+        channel.key_wait = self._core.timers.at(now + config.key_wait, lambda now: self.keys_missing(
+            channel, claim.identity, f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s", now))
         self._core.tell(KeysWanted(channel.id, channel.peer.address, claim.identity))
 
     def _answered(self, channel: Channel, identity: Identity, answer: tuple[RsaPublicKey, ...] | str,

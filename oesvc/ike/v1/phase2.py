@@ -254,10 +254,11 @@ class Phase2:
     def _check_budgets(self, stage: ToAuthorize, peer: Address) -> None:
         tunnels = self._core.tunnels
         for budget, have, whose in (("max_tunnels", len(tunnels), "in all"),
-                                    ("max_tunnels_per_peer", tunnels.with_peer(peer), f"with {peer}"),
-                                    ("max_tunnels_per_prefix", tunnels.near(peer), f"with peers near {peer}")):
+                                    ("max_tunnels_per_peer", tunnels.with_peer(peer), "with {peer}"),
+                                    ("max_tunnels_per_prefix", tunnels.near(peer), "with peers near {peer}")):
             if self._core.budgets.exhausted(budget, have):
-                busy = BusyError(f"the tunnel {stage.flow} is one more than the {have} {whose}: no more are allowed")
+                busy = BusyError(f"the tunnel {stage.flow} is one more than the {have} {whose.format(peer=peer)}: no "
+                                 "more are allowed")
                 raise RefusedError(busy, stage.chosen.spi, stage.flow)
 
     def _check_spi(self, stage: ToAuthorize, peer: Address) -> None:

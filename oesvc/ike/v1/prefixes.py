@@ -1,5 +1,7 @@
 """Counts by neighbourhood: who has one address in a prefix has them all."""
 
+from functools import lru_cache
+
 from oesvc.ipsec.flow import Address
 
 SHARES = {4: {24: 1}, 6: {64: 1, 56: 2, 48: 4}}
@@ -37,9 +39,10 @@ class PerPrefix:
         return len(self._counts)
 
 
-def _prefixes(address: Address) -> list[Prefix]:
+@lru_cache(maxsize=1024)
+def _prefixes(address: Address) -> tuple[Prefix, ...]:
     version, number, length = address.version, int(address), address.max_prefixlen
-    return [(version, bits, number >> (length - bits)) for bits in SHARES[version]]
+    return tuple((version, bits, number >> (length - bits)) for bits in SHARES[version])
 
 
 def _shares(count: int, prefix: Prefix) -> int:

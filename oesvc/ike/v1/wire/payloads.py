@@ -9,6 +9,7 @@ from oesvc.ike.v1.errors import MalformedError
 from oesvc.ike.v1.wire.reader import Reader
 
 GENERIC_HEADER = struct.Struct(">BBH")
+HEADER_OCTETS = GENERIC_HEADER.size
 IDENTIFICATION = struct.Struct(">BBH")
 NOTIFICATION = DELETION = struct.Struct(">LBBH")
 
@@ -24,24 +25,32 @@ class Payload:
 def parse_chain(first: int, data: bytes) -> tuple[tuple[Payload, ...], int]:
     """The payloads in `data`, and how many octets they take; what follows is padding. Raises MalformedError."""
     payloads: list[Payload] = []
-    reader, kind = Reader(data, "the chain of payloads"), first
-    while kind != PayloadType.NONE:
+    position, kind = 0, first
+    while kind:
         if len(payloads) == MAX_PAYLOADS:
             raise MalformedError(f"more than {MAX_PAYLOADS} payloads")
-        following, reserved, length = reader.fields(GENERIC_HEADER)
+        _check_end(data, position + HEADER_OCTETS)
+        following, reserved, length = GENERIC_HEADER.unpack_from(data, position)
+        begins, position = position + HEADER_OCTETS, position + length
         if reserved:
             raise MalformedError(f"the reserved octet of payload {name_of(PayloadType, kind)} is {reserved}")
-        if length < GENERIC_HEADER.size:
+        if position < begins:
             raise MalformedError(f"payload {name_of(PayloadType, kind)} of {length} octets is shorter than its header")
-        payloads.append(Payload(kind, reader.take(length - GENERIC_HEADER.size)))
+        _check_end(data, position)
+        payloads.append(Payload(kind, data[begins:position]))
         kind = following
-    return tuple(payloads), reader.position
+    return tuple(payloads), position
+
+
+def _check_end(data: bytes, end: int) -> None:
+    if end > len(data):
+        raise MalformedError(f"the chain of payloads ends after {len(data)} octets, {end - len(data)} too early")
 
 
 def pack_chain(payloads: Sequence[Payload]) -> bytes:
     chain, following = b"", int(PayloadType.NONE)
     for payload in reversed(payloads):
-        chain = GENERIC_HEADER.pack(following, 0, GENERIC_HEADER.size + len(payload.body)) + payload.body + chain
+        chain = GENERIC_HEADER.pack(following, 0, HEADER_OCTETS + len(payload.body)) + payload.body + chain
         following = payload.type
     return chain
 

@@ -30,7 +30,3 @@ class Reader:
     @property
     def left(self) -> int:
         return len(self._data) - self._position
-
-    @property
-    def position(self) -> int:
-        return self._position
