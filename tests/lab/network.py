@@ -22,10 +22,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.lab.capture import Capture
 
@@ -128,6 +129,11 @@ class Host:
         if done.returncode > 1:
             raise RuntimeError(f"{self.name}: ping {destination}: {done.stderr}")
         return int(done.stdout.partition(" received")[0].rpartition(" ")[2])
+
+    def ping_each(self, destinations: Sequence[str], count: int = 1, **how: Any) -> list[int]:
+        """`ping` to all of them at once."""
+        with ThreadPoolExecutor(len(destinations)) as pool:
+            return list(pool.map(lambda each: self.ping(each, count, **how), destinations))
 
     @contextmanager
     def entered(self) -> Iterator[None]:

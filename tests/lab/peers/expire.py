@@ -15,10 +15,11 @@ ESP = 50
 
 
 def expire_softly(host: Host, destination: str, spi: int) -> None:
-    """Of the ESP SA to `destination`, an IPv4 address, with this SPI. Raises OSError if there is none."""
-    id = socket.inet_aton(destination).ljust(16, b"\0") + struct.pack("!IB3x", spi, ESP)
+    """Of the ESP SA to the address `destination` with this SPI. Raises OSError if there is none."""
+    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    id = socket.inet_pton(family, destination).ljust(16, b"\0") + struct.pack("!IB3x", spi, ESP)
     source = bytes(16)
-    state = bytes(SELECTOR) + id + source + bytes(LIFETIMES) + struct.pack("=IIH", 0, 0, socket.AF_INET)
+    state = bytes(SELECTOR) + id + source + bytes(LIFETIMES) + struct.pack("=IIH", 0, 0, family)
     body = state.ljust(STATE, b"\0").ljust(USER_EXPIRE, b"\0")
     header = struct.pack("=IHHII", 16 + len(body), XFRM_MSG_EXPIRE, NLM_F_REQUEST | NLM_F_ACK, 1, 0)
     with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as kernel:
