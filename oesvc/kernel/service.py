@@ -19,7 +19,6 @@ from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
 from oesvc.ipsec.translation import translate
-from oesvc.kernel.configured import lift
 from oesvc.kernel.constants import (
     CONFIGURED_PRIORITIES,
     NETLINK_NETFILTER,
@@ -38,20 +37,13 @@ from oesvc.kernel.netlink import Message, NetlinkSocket, Request
 from oesvc.kernel.notifications import Acquire, Notification, SaExpired, read_notification
 from oesvc.kernel.own_socket import exempt_socket, receive_esp
 from oesvc.kernel.plane_config import PlaneConfig
+from oesvc.kernel.policy_jobs import PolicyJobs
 from oesvc.kernel.queue import PacketQueue, lost
 from oesvc.kernel.ruleset import closed_ruleset, revised_ruleset, ruleset
 from oesvc.kernel.sa_jobs import Job, SaJobs
 from oesvc.kernel.sad import get_sa
 from oesvc.kernel.sets import FlowSets, table_deleted
-from oesvc.kernel.spd import (
-    ACTIONS,
-    INGRESS,
-    Selector,
-    Template,
-    flow_policy,
-    get_policy,
-    read_policies,
-)
+from oesvc.kernel.spd import INGRESS, Selector, Template, get_policy, read_policies
 from oesvc.kernel.standing import CORE, SETTINGS, Traps, replace_policies, revise_policies, set_kernel, warm_up
 from oesvc.kernel.tcp import TcpConnections
 
@@ -88,7 +80,9 @@ class LinuxForwardingPlane:
         self._stopping = False
         "Somebody wants it stopped, and waits for his turn."
         self._traps = Traps(reactor, self._turn, config.trap_seconds)
-        self._sas = SaJobs(self._request, self._put, lambda flow: self._config.ends(flow))
+        self._sas = SaJobs(self._request, self._put, self._ends)
+        self._jobs = PolicyJobs(self._request, lambda *change: self._sets.change(*change), self._sas, self._ends,
+                                self._release, lambda: self._listener is not None)
 
     # Starting and stopping
 
@@ -282,7 +276,7 @@ class LinuxForwardingPlane:
     def _look_for_policy(self, entry: FlowEntry, listener: PlaneListener) -> Job:
         """Its life is over, against all expectation, and ours is not; or a trap was met before there was one."""
         if not (yield self._xfrm.request(get_policy(Direction.OUT, Selector.of_flow(entry.flow)))):
-            yield self._withdraw(entry)
+            yield self._jobs.withdraw(entry)
             listener.acquired(entry.flow)
 
     @inlineCallbacks
@@ -304,8 +298,11 @@ class LinuxForwardingPlane:
                        gateways: Flow | None = None) -> "Deferred[None]":
         """See ForwardingPlane."""
         if policy is ForwardingPolicy.HOLD:
-            return self._flows.run(flow, self._withdraw) if self._flows.get(flow) else succeed(None)
-        return self._flows.run(flow, self._enforce, policy, gateways)
+            return self._flows.run(flow, self._jobs.withdraw) if self._flows.get(flow) else succeed(None)
+        return self._flows.run(flow, self._jobs.enforce, policy, gateways)
+
+    def _ends(self, flow: Flow) -> int:
+        return self._config.ends(flow)
 
     def _request(self, *requests: Request) -> "Deferred[list[Message]]":
         return self._xfrm.request(*requests)
@@ -316,48 +313,16 @@ class LinuxForwardingPlane:
             raise PlaneError("the forwarding plane is not running")
         return self._xfrm.request(request)
 
-    def _enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> "Deferred[None]":
-        template, ends = None, 0
-        if policy is ForwardingPolicy.ENCRYPT:
-            if gateways is None:
-                raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
-            template, ends = Template(entry.reqid, gateways), self._config.ends(entry.flow)
-        if not ends and not entry.ends and (entry.policy, entry.template) == (policy, template):
-            self._release(entry.flow, policy)
-            return succeed(None)
-
-        def is_in_force(_: Any) -> None:
-            entry.policy, entry.template = policy, template
-            self._release(entry.flow, policy)
-
-        # Callbacks, not a generator: what Twisted makes for one that waits, each new flow would leave as garbage.
-        put = self._sas.put_outbound(entry, flow_policy(entry.flow, ACTIONS[policy], template, ends))
-        put.addCallback(lambda _: self._sets.change(entry.flow, entry.policy, policy))
-        return put.addCallback(is_in_force)
-
     def _release(self, flow: Flow, policy: ForwardingPolicy) -> None:
         """Its policy is in force: what was held goes on, or is dropped."""
         if (since := self._holds.since(flow)) is not None:
             self._released(policy, self._reactor.seconds() - since)
         self._judge(policy, self._holds.take(flow))
 
-    @inlineCallbacks
-    def _withdraw(self, entry: FlowEntry) -> Job:
-        """Back to where datagrams are held; should the hooks not follow, they meet the trap."""
-        before, entry.policy, entry.template = entry.policy, None, None
-        try:
-            yield self._sets.change(entry.flow, before, None)
-        except PlaneError as error:
-            self._log.warn("{flow} may stay known to the hooks: {error}", flow=entry.flow, error=error)
-        # Whoever stops us has deleted it, and perhaps put a block of the same selector there.
-        if entry.outbound_policy and self._listener is not None:
-            yield self._xfrm.request(lift(Direction.OUT, entry.flow, entry.reqid))
-            entry.outbound_policy = entry.configured
-
     def forget(self, flow: Flow) -> "Deferred[None]":
         """See ForwardingPlane."""
         self._queue.drop(*self._holds.take(flow))
-        return self._flows.run(flow, self._withdraw)
+        return self._flows.run(flow, self._jobs.withdraw)
 
     @inlineCallbacks
     def last_use(self, flow: Flow) -> Generator[Deferred[Any], Any, float]:
