@@ -190,7 +190,8 @@ class KeyingDaemon:
 
     @perform.register
     def _(self, action: actions.InstallPolicy, connection: Instance) -> None:
-        installed = self.plane.install_policy(connection.flow, action.policy, action.gateways)
+        installed = self.plane.install_policy(connection.flow, action.policy, action.gateways,
+                                              action.because.name if action.because else "")
         installed.addCallback(lambda _: self._in_force(connection, action.policy))
         log_failure(installed, f"{connection.flow}: {action.policy.value} policy",
                     lambda why: self.notes.take(connection.flow, why))

@@ -9,6 +9,7 @@ from oesvc.dns.answer import Answer, Name
 from oesvc.ike.datagram import Datagram
 from oesvc.ike.events import ChannelId, IkeEvent, TunnelId, WorkId
 from oesvc.ike.identity import Identity
+from oesvc.ipsec.account import Account
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.rsa_key import RsaPublicKey
@@ -59,11 +60,12 @@ class ForwardingPlane(Protocol):
         """Take everything out again but blocks for prefixes that must never go in clear."""
 
     def install_policy(self, flow: Flow, policy: ForwardingPolicy,
-                       gateways: "Flow | None" = None) -> "Deferred[None]":
+                       gateways: "Flow | None" = None, because: str = "") -> "Deferred[None]":
         """Put a flow's policy in force, then release (PASS, ENCRYPT) or discard (DENY) its held datagrams.
 
         ENCRYPT needs `gateways`: the outer addresses, ours as the source. HOLD takes the pair out of `known`, so
         that its next datagram is held and acquired again. Idempotent; replaces what was there without a gap.
+        What leaves, or does not, is counted by `because`, one of the plane's reasons.
         """
 
     def add_sas(self, flow: Flow, sas: Sequence[IpsecSa]) -> "Deferred[None]":
@@ -90,6 +92,9 @@ class ForwardingPlane(Protocol):
 
     def last_use(self, flow: Flow) -> "Deferred[float]":
         """UNIX time at which the flow was last used in either direction (policy or SA); 0.0 for never."""
+
+    def account(self) -> "Deferred[Account]":
+        """How much has left since the plane was made, and why; totals never fall. Never fails."""
 
     def is_connected(self, flow: Flow) -> "Deferred[bool]":
         """Whether this host itself, as the flow's source, has a TCP connection open to its destination."""

@@ -9,6 +9,7 @@ from oesvc.ipsec.flow import Address
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.name_service import resolver_sources
 from oesvc.oe.classes import Network
+from oesvc.oe.reasons import Because
 
 EVERYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -31,6 +32,7 @@ def plane_config(config: Config, own: tuple[Address, ...], servers: Sequence[End
                        icmp_rules=icmp_rules if len(set(answered)) > 1 else (),
                        resolver_sources=resolver_sources(servers, own, config.clients, config.translated),
                        configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
+                       reasons=tuple(Because.__members__),
                        queue_length=config.max_held, keys_last=config.tunnel_lifetime, icmp_on_deny=answered[0])
 
 

@@ -10,6 +10,7 @@ from random import Random
 from twisted.internet.defer import Deferred, succeed
 
 from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
+from oesvc.ipsec.account import Account
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -159,7 +160,8 @@ class SimulatedPlane:
         if not (entry.jobs or entry.policy or entry.inbound or entry.outbound):
             self.entries.pop(entry.flow, None)
 
-    def install_policy(self, flow: Flow, policy: ForwardingPolicy, gateways: Flow | None = None) -> "Deferred[None]":
+    def install_policy(self, flow: Flow, policy: ForwardingPolicy, gateways: Flow | None = None,
+                       because: str = "") -> "Deferred[None]":
         """See oesvc.interfaces."""
         if policy is ForwardingPolicy.HOLD:
             return self._run(flow, self._withdraw, may_fail=False)
@@ -194,6 +196,10 @@ class SimulatedPlane:
         asked: Deferred[float] = Deferred()
         self._clock.callLater(0.001, lambda: asked.callback(self.kernel.last_use(flow)))
         return asked
+
+    def account(self) -> "Deferred[Account]":
+        """See oesvc.interfaces. Nothing is counted here."""
+        return succeed({})
 
     def is_connected(self, flow: Flow) -> "Deferred[bool]":
         """See oesvc.interfaces. Hosts here have no sockets."""

@@ -13,11 +13,12 @@ class FakePlane:
         self.last_used = 0.0
         self.failure = None
         self.connected = False
+        self.counted = {}
         self.carried = None
         "Octets and datagrams by SPI; None: what is easily recognized."
         self.sent_by = {}
 
-    def install_policy(self, flow, policy, gateways=None):
+    def install_policy(self, flow, policy, gateways=None, because=""):
         self.diary.append((policy.value, str(flow)))
         self.sent_by[flow] = gateways
         return self._done()
@@ -44,6 +45,9 @@ class FakePlane:
 
     def last_use(self, flow):
         return succeed(self.last_used)
+
+    def account(self):
+        return succeed(self.counted)
 
     def is_connected(self, flow):
         return succeed(self.connected)

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from oesvc.ipsec.account import Verdict
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.subnets import Subnets
@@ -33,6 +34,8 @@ class FlowEntry:
     reqid: int
     policy: ForwardingPolicy | None = None
     "PASS, DENY or ENCRYPT where it is in force and the hooks know it; None while the flow is held."
+    because: str = ""
+    "Why, where that is counted."
     template: Template | None = None
     "Its tunnel while it is encrypted."
     outbound_policy: bool = False
@@ -47,6 +50,11 @@ class FlowEntry:
     outbound: frozenset[SaKey] = NO_SAS
     jobs: int = 0
     "Under way, and waiting for their turn."
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What its datagrams are counted as."""
+        return Verdict(self.policy, self.because) if self.policy else None
 
     @property
     def configured(self) -> bool:

@@ -16,6 +16,8 @@ class Datagram:
     hook: int
     "Of netfilter: where it was caught."
     mark: int
+    octets: int = 0
+    "Its length, IP header included."
     inner: Flow | None = None
     "What it is before it is translated into one of `flow`, where it will be."
 

@@ -44,6 +44,8 @@ class PlaneConfig:
     "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
     icmp_rules: tuple[tuple[Network, bool], ...] = ()
     "Destinations for which that is decided by themselves; the longest prefix counts."
+    reasons: tuple[str, ...] = ()
+    "Why flows may go in clear, or be denied: what leaves is counted by them."
     queue_number: int = 4322
     "Of NFQUEUE, 0 to 65535."
     queue_length: int = 20_000

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
 from oesvc.interfaces import PlaneError
+from oesvc.ipsec.account import Verdict
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.kernel.configured import lift
@@ -22,34 +23,37 @@ class PolicyJobs:
     """What is done to the policy of a flow, in an order that leaves no moment without one (RFC 4322 section 3.1)."""
 
     def __init__(self, request: Ask, change: Ask, sas: SaJobs, ends: Callable[[Flow], int],
-                 release: Callable[[Flow, ForwardingPolicy], None], running: Callable[[], bool]) -> None:
+                 release: Callable[[Flow, Verdict], None], running: Callable[[], bool]) -> None:
         """`change`: of FlowSets; `ends`: see PlaneConfig; `release` is told that what was held can go on."""
         self._request, self._change, self._sas = request, change, sas
         self._ends, self._release, self._running = ends, release, running
 
-    def enforce(self, entry: FlowEntry, policy: ForwardingPolicy, gateways: Flow | None) -> "Deferred[None]":
-        template, ends = None, 0
+    def enforce(self, entry: FlowEntry, verdict: Verdict, gateways: Flow | None) -> "Deferred[None]":
+        """Where nothing but the reason is another, the SPD is left alone."""
+        policy, template, ends = verdict.policy, None, 0
         if policy is ForwardingPolicy.ENCRYPT:
             if gateways is None:
                 raise PlaneError(f"encrypt {entry.flow}: the gateways are missing")
             template, ends = Template(entry.reqid, gateways), self._ends(entry.flow)
-        if not ends and not entry.ends and (entry.policy, entry.template) == (policy, template):
-            self._release(entry.flow, policy)
+        stands = not ends and not entry.ends and (entry.policy, entry.template) == (policy, template)
+        if stands and entry.because == verdict.because:
+            self._release(entry.flow, verdict)
             return succeed(None)
 
         def is_in_force(_: Any) -> None:
-            entry.policy, entry.template = policy, template
-            self._release(entry.flow, policy)
+            entry.policy, entry.because, entry.template = policy, verdict.because, template
+            self._release(entry.flow, verdict)
 
         # Callbacks, not a generator: what Twisted makes for one that waits, each new flow would leave as garbage.
-        put = self._sas.put_outbound(entry, flow_policy(entry.flow, ACTIONS[policy], template, ends))
-        put.addCallback(lambda _: self._change(entry.flow, entry.policy, policy))
+        put: Deferred[Any] = succeed(None) if stands else self._sas.put_outbound(
+            entry, flow_policy(entry.flow, ACTIONS[policy], template, ends))
+        put.addCallback(lambda _: self._change(entry.flow, entry.verdict, verdict))
         return put.addCallback(is_in_force)
 
     @inlineCallbacks
     def withdraw(self, entry: FlowEntry) -> Job:
         """Back to where datagrams are held; should the hooks not follow, they meet the trap."""
-        before, entry.policy, entry.template = entry.policy, None, None
+        before, entry.policy, entry.template = entry.verdict, None, None
         try:
             yield self._change(entry.flow, before, None)
         except PlaneError as error:

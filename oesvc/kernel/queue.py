@@ -19,6 +19,7 @@ from oesvc.kernel.constants import (
     NF_DROP,
     NF_INET_LOCAL_OUT,
     NFNL_SUBSYS_QUEUE,
+    NFQA_CAP_LEN,
     NFQA_CFG_CMD,
     NFQA_CFG_F_GSO,
     NFQA_CFG_FLAGS,
@@ -80,8 +81,10 @@ def read_datagram(message: Message) -> tuple[int, Datagram | None]:
     parts = {kind & NLA_TYPE_MASK: value for kind, value in attributes(message.body[NFGEN.size:])}
     number, _, hook = struct.unpack("!IHB", parts[NFQA_PACKET_HDR])
     mark = struct.unpack("!I", parts.get(NFQA_MARK, bytes(4)))[0]
-    flow = read_flow(parts.get(NFQA_PAYLOAD, b""))
-    return number, Datagram(number, flow, hook, mark) if flow else None
+    payload = parts.get(NFQA_PAYLOAD, b"")
+    octets = struct.unpack("!I", parts[NFQA_CAP_LEN])[0] if NFQA_CAP_LEN in parts else len(payload)
+    flow = read_flow(payload)
+    return number, Datagram(number, flow, hook, mark, octets) if flow else None
 
 
 class PacketQueue:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from oesvc.interfaces import PlaneError
+from oesvc.ipsec.ports import Ports
 from oesvc.kernel.constants import ICMP_ERRORS, ICMPV6_ERRORS, IKE_PORT, NAT_TRAVERSAL_PORT, NEIGHBOUR_DISCOVERY
+from oesvc.kernel.counters import all_verdicts, counter_name
 from oesvc.kernel.exemptions import DNS_PORTS, exempt_destinations, protected
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.spd import Network
@@ -29,6 +31,8 @@ REVISED = f"flush table inet {TABLE}\n" + "".join(
 
 CLOSED = """\
 table inet {table} {{
+  # How much leaves in clear or encrypted, or does not leave, and why.
+  {counters}
   {sources}
   {exempt}
   {resolvers}
@@ -39,8 +43,8 @@ table inet {table} {{
     ip daddr @exempt4 accept
     ip6 daddr @exempt6 accept
     fib daddr type {{ local, broadcast, multicast, anycast }} accept
-    ip saddr @resolvers4 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
-    ip6 saddr @resolvers6 meta l4proto {{ tcp, udp }} th dport {{ {dns_ports} }} accept
+    ip saddr @resolvers4 {dns} counter name pass_resolver accept
+    ip6 saddr @resolvers6 {dns} counter name pass_resolver accept
     icmpv6 type {{ {discovery} }} accept
     {port_rules}
   }}
@@ -54,8 +58,11 @@ table inet {table} {{
   }}
   chain output {{
     type filter hook output priority raw; policy accept;
-    meta mark & {mark:#x} == {mark:#x} accept
     meta l4proto {{ esp, ah }} accept
+    # Of the daemon, or ESP (within UDP too, where IKE has four octets of 0) about what was held; not to this host.
+    meta mark & {mark:#x} == {mark:#x} udp sport {nat_traversal} @th,64,32 != 0 accept
+    meta mark & {mark:#x} == {mark:#x} oifname != "lo" counter name pass_own
+    meta mark & {mark:#x} == {mark:#x} accept
     ip saddr != @sources4 jump closed
     ip6 saddr != @sources6 jump closed
   }}
@@ -71,9 +78,9 @@ table inet {table} {{
 
 HOLDING = """\
 table inet {table} {{
-  # Flows that are decided: source and destination.
-  set known4 {{ type ipv4_addr . ipv4_addr; size {pairs}; }}
-  set known6 {{ type ipv6_addr . ipv6_addr; size {pairs}; }}
+  # Flows that are decided, source and destination: what is done with them, and why.
+  map known4 {{ type ipv4_addr . ipv4_addr : counter; size {pairs}; }}
+  map known6 {{ type ipv6_addr . ipv6_addr : counter; size {pairs}; }}
   # Those that are denied.
   set denied4 {{ type ipv4_addr . ipv4_addr; size {pairs}; }}
   set denied6 {{ type ipv6_addr . ipv6_addr; size {pairs}; }}
@@ -84,10 +91,14 @@ table inet {table} {{
   chain denied {{
     {icmp_on_deny}
   }}
-  chain hold {{
+  # What is no matter of flows.
+  chain beside {{
     # What belongs to configured tunnels: the SPD has it encrypted, or blocked.
     {configured}
     jump spare
+  }}
+  chain hold {{
+    jump beside
     # Where no daemon listens, the traps in the SPD decide.
     queue flags bypass to {queue}
   }}
@@ -96,33 +107,57 @@ table inet {table} {{
     meta l4proto != {{ esp, udp }} return
     udp dport != {{ {ike_ports} }} return
     {keying}
-    accept
+    counter name pass_self_protected accept
   }}
-  chain arriving {{
-    jump keying
-    goto hold
+  chain icmp_error {{
+    {icmp_error}
+    counter name pass_icmp_error accept
   }}
+{of_sources}
   chain prerouting {{
     type filter hook prerouting priority raw; policy accept;
-    jump denied
-    {inside}ip saddr @sources4 ip saddr . ip daddr != @known4 goto arriving
-    {inside}ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto arriving
-    {inside}ip saddr @translated4 ip saddr . ip daddr != @known4 goto hold
-    {inside}ip6 saddr @translated6 ip6 saddr . ip6 daddr != @known6 goto hold
+    {inside}ip saddr @sources4 goto arriving4
+    {inside}ip6 saddr @sources6 goto arriving6
+    {inside}ip saddr @translated4 goto inner4
+    {inside}ip6 saddr @translated6 goto inner6
   }}
   chain output {{
     # No datagram of an encrypted flow leaves in clear, nor inside an error message about it.
-    icmp type {{ {icmp_errors} }} @th,160,64 @quoted4 drop
-    icmpv6 type {{ {icmpv6_errors} }} @th,128,256 @quoted6 drop
-    icmp type {{ {icmp_errors} }} accept
-    icmpv6 type {{ {icmpv6_errors} }} accept
-    # ESP within UDP; whatever else comes from this port meets the traps in the SPD.
+    {icmp4_errors} @th,160,64 @quoted4 counter name deny_icmp_error drop
+    {icmp6_errors} @th,128,256 @quoted6 counter name deny_icmp_error drop
+    # Whatever comes from this port meets the traps in the SPD.
     udp sport {nat_traversal} accept
-    ip saddr @sources4 ip saddr . ip daddr != @known4 goto hold
-    ip6 saddr @sources6 ip6 saddr . ip6 daddr != @known6 goto hold
+    ip saddr @sources4 goto leaving4
+    ip6 saddr @sources6 goto leaving6
   }}
 }}
 """
+
+OF_SOURCES = """\
+  chain arriving{version} {{
+    {excepted}
+    counter name {name} saddr . {name} daddr map @known{version} goto denied
+    jump keying
+    goto hold
+  }}
+  chain inner{version} {{
+    {excepted}
+    counter name {name} saddr . {name} daddr map @known{version} goto denied
+    goto hold
+  }}
+  chain leaving{version} {{
+    {excepted}
+    counter name {name} saddr . {name} daddr map @known{version} accept
+    {icmp_errors} goto icmp_error
+    goto hold
+  }}"""
+"""What comes from sources: clients', those that are translated, this host's own. One look-up says whether a flow is known,
+and counts."""
+
+ICMP_ERROR_TYPES = {4: f"icmp type {{ {', '.join(map(str, ICMP_ERRORS))} }}",
+                    6: f"icmpv6 type {{ {', '.join(map(str, ICMPV6_ERRORS))} }}"}
+"By IP version."
+DNS = f"meta l4proto {{ tcp, udp }} th dport {{ {', '.join(map(str, DNS_PORTS))} }}"
 
 ICMP_ON_DENY = {
     4: "ip saddr . ip daddr @denied4 limit rate 10/second reject with icmp type admin-prohibited",
@@ -158,9 +193,10 @@ def _ruleset(config: PlaneConfig) -> str:
     return _closed_ruleset(config) + HOLDING.format(
         table=TABLE, pairs=PAIRS, queue=config.queue_number, nat_traversal=NAT_TRAVERSAL_PORT,
         inside=f"iifname {inside} " if inside else "", icmp_on_deny="\n    ".join(icmp_on_deny(config)),
+        of_sources="\n".join(of_sources(config)), icmp_error="\n    ".join(icmp_error(config)),
         configured="\n    ".join(configured(config)),
         ike_ports=numbers((IKE_PORT, NAT_TRAVERSAL_PORT)), keying="\n    ".join(keying(config)),
-        icmp_errors=numbers(ICMP_ERRORS), icmpv6_errors=numbers(ICMPV6_ERRORS))
+        icmp4_errors=ICMP_ERROR_TYPES[4], icmp6_errors=ICMP_ERROR_TYPES[6])
 
 
 def closed_ruleset(config: PlaneConfig) -> str:
@@ -171,13 +207,15 @@ def closed_ruleset(config: PlaneConfig) -> str:
 def _closed_ruleset(config: PlaneConfig) -> str:
     inside = interfaces(config)
     return CLOSED.format(
-        table=TABLE, mark=config.mark, sources=network_sets("sources", protected(config)),
+        table=TABLE, mark=config.mark, nat_traversal=NAT_TRAVERSAL_PORT, dns=DNS,
+        counters="\n  ".join(f"counter {counter_name(one)} {{ }}" for one in all_verdicts(config.reasons)),
+        sources=network_sets("sources", protected(config)),
         exempt=network_sets("exempt", exempt_destinations(config)),
         resolvers=network_sets("resolvers", config.resolver_sources),
         translated=network_sets("translated", [rule.inside for rule in config.translated]),
         to_inside=f"oifname {inside} return" if inside else "", never_clear="\n    ".join(never_clear(config)),
         became_no_source="\n    ".join(became_no_source(config)),
-        dns_ports=numbers(DNS_PORTS), discovery=numbers(NEIGHBOUR_DISCOVERY),
+        discovery=numbers(NEIGHBOUR_DISCOVERY),
         port_rules="\n    ".join(port_rules(config)))
 
 
@@ -199,7 +237,8 @@ def configured(config: PlaneConfig) -> Iterator[str]:
 
 def never_clear(config: PlaneConfig) -> Iterator[str]:
     """Rules for what must not go in clear, from an address that is no source."""
-    return by_destination(dict.fromkeys(config.never_clear, "drop") | dict.fromkeys(config.spared, "accept"))
+    return by_destination(dict.fromkeys(config.never_clear, "counter name deny_no_source drop")
+                          | dict.fromkeys(config.spared, "accept"))
 
 
 def became_no_source(config: PlaneConfig) -> Iterator[str]:
@@ -215,7 +254,23 @@ def became_no_source(config: PlaneConfig) -> Iterator[str]:
 
 def keying(config: PlaneConfig) -> Iterator[str]:
     """Rules for clients' own IKE and ESP."""
-    return by_destination(dict.fromkeys(config.never_clear, "return") | dict.fromkeys(config.spared, "accept"))
+    return by_destination(dict.fromkeys(config.never_clear, "return")
+                          | dict.fromkeys(config.spared, "counter name pass_self_protected accept"))
+
+
+def of_sources(config: PlaneConfig) -> Iterator[str]:
+    """The chains for what comes from sources. What is no matter of its flow is looked for where it can be any."""
+    ports = {port_match(ports) for _, ports, _ in config.port_rules} | ({DNS} if config.resolver_sources else set())
+    excepted = "\n    ".join(f"{match} jump beside" for match in sorted(ports))
+    for version, name in FAMILY_NAME.items():
+        yield OF_SOURCES.format(version=version, name=name, excepted=excepted, icmp_errors=ICMP_ERROR_TYPES[version])
+
+
+def icmp_error(config: PlaneConfig) -> Iterator[str]:
+    """Rules that count this host's error messages; it is the SPD that blocks them where nothing may go in clear."""
+    yield from (f"{FAMILY_NAME[version]} daddr @exempt{version} accept" for version in FAMILY_NAME)
+    yield from by_destination(dict.fromkeys(config.never_clear, "counter name deny_icmp_error accept")
+                              | dict.fromkeys(config.spared, "counter name pass_icmp_error accept"))
 
 
 def by_destination(verdicts: Mapping[Network, str]) -> Iterator[str]:
@@ -238,10 +293,14 @@ def port_rules(config: PlaneConfig) -> Iterator[str]:
     """Rules for what is no matter of opportunistic encryption; those that say more of the ports come first."""
     for network, ports, dropped in sorted(config.port_rules, key=lambda rule: (not rule[1].source) +
                                           (not rule[1].destination)):
-        sides = (("sport", ports.source), ("dport", ports.destination))
-        ends = "".join(f" th {side} {port}" for side, port in sides if port)
-        yield (f"{FAMILY_NAME[network.version]} daddr {network} meta l4proto {ports.protocol}{ends} "
-               f"{'drop' if dropped else 'accept'}")
+        verdict = "counter name deny_ports drop" if dropped else "counter name pass_ports accept"
+        yield f"{FAMILY_NAME[network.version]} daddr {network} {port_match(ports)} {verdict}"
+
+
+def port_match(ports: Ports) -> str:
+    """What matches a protocol and ports."""
+    ends = (("sport", ports.source), ("dport", ports.destination))
+    return f"meta l4proto {ports.protocol}" + "".join(f" th {end} {port}" for end, port in ends if port)
 
 
 def numbers(values: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from oesvc.interfaces import Bounds, PlaneError, PlaneListener, Traffic
+from oesvc.ipsec.account import Account, Aside, Verdict
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import IpsecSa
@@ -30,6 +31,7 @@ from oesvc.kernel.constants import (
     Direction,
     Priority,
 )
+from oesvc.kernel.counters import Tally
 from oesvc.kernel.exemptions import remaining_policies, standing_policies, traps
 from oesvc.kernel.flows import FlowEntry, FlowTable
 from oesvc.kernel.hold import Datagram, HoldTable
@@ -48,6 +50,7 @@ from oesvc.kernel.standing import CORE, SETTINGS, Traps, replace_policies, revis
 from oesvc.kernel.tcp import TcpConnections
 
 TRAP = Template(TRAP_REQID, None)
+UNDECIDED = Verdict(ForwardingPolicy.DENY, Aside.UNDECIDED.name)
 
 
 class LinuxForwardingPlane:
@@ -74,6 +77,7 @@ class LinuxForwardingPlane:
         self._listener: PlaneListener | None = None
         self._flows = FlowTable(config.configured)
         self._holds = HoldTable()
+        self._tally = Tally(config.reasons)
         self._open: list[NetlinkSocket | PacketQueue | FlowSets | TcpConnections] = []
         self._settings: dict[str, int] = {}
         self._turn = DeferredLock()
@@ -190,9 +194,10 @@ class LinuxForwardingPlane:
         if self._listener is None or (yield self._sets.table_exists()):
             return
         self._log.warn("the nftables rules were flushed by another program; restoring them")
+        self._tally.begin_anew()
         yield self._sets.load(ruleset(self._config))
         for entry in self._flows.decided():
-            yield self._sets.change(entry.flow, None, entry.policy)
+            yield self._sets.change(entry.flow, None, entry.verdict)
 
     def own_socket(self, sock: socket.socket) -> None:
         """Exempt a socket of the daemon (IKE, DNS) from the SPD and from being held. Raises PlaneError."""
@@ -215,20 +220,25 @@ class LinuxForwardingPlane:
         if flow is not None:
             datagram = replace(datagram, flow=flow, inner=datagram.flow)
         entry = self._flows.get(datagram.flow)
-        if entry is not None and entry.policy is not None:
-            self._judge(entry.policy, [datagram])
+        if entry is not None and entry.verdict is not None:
+            self._judge(entry.verdict, [datagram])
             return
         asking = self._holds.ask(datagram.flow, self._reactor.seconds())
         if (displaced := self._holds.keep(datagram)) is not None:
-            self._queue.drop(displaced)
+            self._drop_undecided(displaced)
         if asking and self._listener is not None:
             self._listener.acquired(datagram.flow)
 
-    def _judge(self, policy: ForwardingPolicy, datagrams: Sequence[Datagram]) -> None:
+    def _judge(self, verdict: Verdict, datagrams: Sequence[Datagram]) -> None:
         for one in datagrams:
             if one.inner is not None:
-                self._sets.include(one.inner, one.flow, policy).addErrback(self._not_held, one.inner)
-        (self._queue.drop if policy is ForwardingPolicy.DENY else self._queue.accept)(*datagrams)
+                self._sets.include(one.inner, one.flow, verdict).addErrback(self._not_held, one.inner)
+        self._tally.judged(verdict, datagrams)
+        (self._queue.drop if verdict.policy is ForwardingPolicy.DENY else self._queue.accept)(*datagrams)
+
+    def _drop_undecided(self, *datagrams: Datagram) -> None:
+        self._tally.judged(UNDECIDED, datagrams)
+        self._queue.drop(*datagrams)
 
     def _notified(self, message: Message) -> None:
         event = read_notification(message)
@@ -294,12 +304,12 @@ class LinuxForwardingPlane:
 
     # Policies
 
-    def install_policy(self, flow: Flow, policy: ForwardingPolicy,
-                       gateways: Flow | None = None) -> "Deferred[None]":
+    def install_policy(self, flow: Flow, policy: ForwardingPolicy, gateways: Flow | None = None,
+                       because: str = "") -> "Deferred[None]":
         """See ForwardingPlane."""
         if policy is ForwardingPolicy.HOLD:
             return self._flows.run(flow, self._jobs.withdraw) if self._flows.get(flow) else succeed(None)
-        return self._flows.run(flow, self._jobs.enforce, policy, gateways)
+        return self._flows.run(flow, self._jobs.enforce, Verdict(policy, because), gateways)
 
     def _ends(self, flow: Flow) -> int:
         return self._config.ends(flow)
@@ -313,15 +323,15 @@ class LinuxForwardingPlane:
             raise PlaneError("the forwarding plane is not running")
         return self._xfrm.request(request)
 
-    def _release(self, flow: Flow, policy: ForwardingPolicy) -> None:
+    def _release(self, flow: Flow, verdict: Verdict) -> None:
         """Its policy is in force: what was held goes on, or is dropped."""
         if (since := self._holds.since(flow)) is not None:
-            self._released(policy, self._reactor.seconds() - since)
-        self._judge(policy, self._holds.take(flow))
+            self._released(verdict.policy, self._reactor.seconds() - since)
+        self._judge(verdict, self._holds.take(flow))
 
     def forget(self, flow: Flow) -> "Deferred[None]":
         """See ForwardingPlane."""
-        self._queue.drop(*self._holds.take(flow))
+        self._drop_undecided(*self._holds.take(flow))
         return self._flows.run(flow, self._jobs.withdraw)
 
     @inlineCallbacks
@@ -339,6 +349,16 @@ class LinuxForwardingPlane:
     def is_connected(self, flow: Flow) -> "Deferred[bool]":
         """See ForwardingPlane."""
         return self._tcp.is_open(flow) if flow.source in self._config.own else succeed(False)
+
+    def account(self) -> "Deferred[Account]":
+        """See ForwardingPlane."""
+        if self._listener is None:
+            return succeed(self._tally.account())
+        return self._sets.counters().addCallbacks(self._tally.heard, self._not_read)
+
+    def _not_read(self, failure: Failure) -> Account:
+        self._log.error("what is counted is not up to date: {why}", why=failure.getErrorMessage())
+        return self._tally.account()
 
     def bounds(self) -> Bounds:
         """See ForwardingPlane."""

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
+from oesvc.ipsec.account import Amount, Verdict
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.subnets import Subnets
@@ -18,28 +19,30 @@ from oesvc.kernel.constants import (
     NFPROTO_INET,
     NFT_MSG_DELSETELEM,
     NFT_MSG_DELTABLE,
+    NFT_MSG_GETOBJ,
     NFT_MSG_GETTABLE,
     NFT_MSG_NEWSETELEM,
     NLA_F_NESTED,
     NLM_F_CREATE,
+    NLM_F_DUMP,
 )
+from oesvc.kernel.counters import NFTA_OBJ_TABLE, counter_name, read_counters
 from oesvc.kernel.netlink import Message, NetlinkSocket, Request, attribute, attributes
 from oesvc.kernel.queue import NFGEN
 from oesvc.kernel.ruleset import TABLE, load
 
-MEMBERSHIP: dict[ForwardingPolicy | None, tuple[str, ...]] = {
-    None: (),
-    ForwardingPolicy.HOLD: (),
+MEMBERSHIP: dict[ForwardingPolicy, tuple[str, ...]] = {
     ForwardingPolicy.PASS: ("known",),
     ForwardingPolicy.DENY: ("known", "denied"),
     ForwardingPolicy.ENCRYPT: ("known", "quoted"),
 }
-"In which sets a flow stands."
+"In which sets a flow stands. `known` is a map: it leads to the counter of what is done with the flow, and why."
 
 # Attributes of linux/netfilter/nf_tables.h.
 NFTA_TABLE_NAME = NFTA_SET_ELEM_LIST_TABLE = NFTA_LIST_ELEM = NFTA_SET_ELEM_KEY = NFTA_DATA_VALUE = 1
 NFTA_SET_ELEM_LIST_SET = 2
 NFTA_SET_ELEM_LIST_ELEMENTS = 3
+NFTA_SET_ELEM_OBJREF = 9
 
 
 def nested(kind: int, value: bytes) -> bytes:
@@ -61,15 +64,24 @@ def table_request(kind: int, body: bytes, asks: str, flags: int = 0) -> Request:
                    frozenset({errno.ENOENT}))
 
 
-def element(kind: int, name: str, flow: Flow) -> Request:
+def element(kind: int, name: str, flow: Flow, counter: str = "") -> Request:
     """Add or delete one flow; as an ICMP error quotes it, its answers' addresses are what counts."""
     pair = flow.reversed() if name == "quoted" else flow
-    key = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, pair.source.packed + pair.destination.packed))
+    one = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, pair.source.packed + pair.destination.packed))
+    if counter:
+        one += text(NFTA_SET_ELEM_OBJREF, counter)
     body = (text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
             + text(NFTA_SET_ELEM_LIST_SET, f"{name}{flow.source.version}")
-            + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, key)))
+            + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, one)))
     deed, flags = ("add to", NLM_F_CREATE) if kind == NFT_MSG_NEWSETELEM else ("delete from", 0)
     return table_request(kind, body, f"{deed} the set {name}: {flow}", flags)
+
+
+def memberships(verdict: Verdict | None) -> dict[str, str]:
+    """The sets, each with the counter that the flow's element leads to there."""
+    if verdict is None:
+        return {}
+    return {name: counter_name(verdict) if name == "known" else "" for name in MEMBERSHIP[verdict.policy]}
 
 
 def table_deleted(message: Message, table: str = TABLE) -> bool:
@@ -87,30 +99,37 @@ class FlowSets:
         self._socket = NetlinkSocket(reactor, NETLINK_NETFILTER)
         self._inner: dict[Flow, set[Flow]] = {}
 
-    def change(self, flow: Flow, before: ForwardingPolicy | None,
-               after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
+    def change(self, flow: Flow, before: Verdict | None, after: Verdict | None) -> "Deferred[list[Message]]":
         """Move a flow from the sets of one policy to those of another, and with it what is translated into it.
 
         The ruleset knows configured tunnels.
         """
         if isinstance(flow, Subnets):
             return succeed([])
-        inner = self._inner.get(flow, ()) if MEMBERSHIP[after] else self._inner.pop(flow, ())
+        inner = self._inner.get(flow, ()) if after else self._inner.pop(flow, ())
         return self._change((flow, *inner), before, after)
 
-    def include(self, inner: Flow, flow: Flow, policy: ForwardingPolicy) -> "Deferred[list[Message]]":
+    def include(self, inner: Flow, flow: Flow, verdict: Verdict) -> "Deferred[list[Message]]":
         """The firewall translates `inner` into a flow of this policy: the hooks see the one, the SPD the other."""
         known = self._inner.setdefault(flow, set())
         new = {inner} - known
         known.add(inner)
-        return self._change(new, None, policy)
+        return self._change(new, None, verdict)
 
-    def _change(self, flows: Iterable[Flow], before: ForwardingPolicy | None,
-                after: ForwardingPolicy | None) -> "Deferred[list[Message]]":
-        old, new = MEMBERSHIP[before], MEMBERSHIP[after]
-        changes = [element(kind, name, flow) for flow in flows for kind, names, others in (
-            (NFT_MSG_NEWSETELEM, new, old), (NFT_MSG_DELSETELEM, old, new)) for name in names if name not in others]
+    def _change(self, flows: Iterable[Flow], before: Verdict | None,
+                after: Verdict | None) -> "Deferred[list[Message]]":
+        """Deleting first: within a transaction, that is how an element gets another counter."""
+        old, new = memberships(before), memberships(after)
+        changes = [element(kind, name, flow, counter if kind == NFT_MSG_NEWSETELEM else "") for flow in flows
+                   for kind, these, others in ((NFT_MSG_DELSETELEM, old, new), (NFT_MSG_NEWSETELEM, new, old))
+                   for name, counter in these.items() if others.get(name) != counter]
         return self._transaction(*changes) if changes else succeed([])
+
+    def counters(self) -> "Deferred[dict[str, Amount]]":
+        """How much of each has been counted since the table was made: one answer, whatever flows there are."""
+        asked = self._socket.request(table_request(NFT_MSG_GETOBJ, text(NFTA_OBJ_TABLE, TABLE), "read the counters",
+                                                   NLM_F_DUMP))
+        return asked.addCallback(read_counters)
 
     def load(self, text: str) -> "Deferred[None]":
         """Hand a ruleset to `nft`, all or nothing, in a thread of its own. Fails with PlaneError."""

@@ -1,10 +1,11 @@
 """What a connection asks of the outside world; named in the imperative."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe.delegation import Delegation
+from oesvc.oe.reasons import Because
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Action:
 class InstallPolicy(Action):
     policy: ForwardingPolicy
     gateways: Flow | None = None
+    because: Because | None = field(default=None, compare=False)
+    "By what its octets are to be counted."
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,9 @@ LOST = (ev.HardLifetimeReached, ev.PeerDeleted, ev.PeerLost)
 ASK_AGAIN = (ev.Acquired, ev.TunnelNegotiated, ev.PathChosen, *LOST)
 "Events after which the forwarding plane is asked even for the policy that it has: it may be for another tunnel now."
 
+COUNTED = (ForwardingPolicy.PASS, ForwardingPolicy.DENY)
+"Policies of which the forwarding plane counts by reasons how much they let go, or do not."
+
 CLASS_REASONS = {
     ConnectionClass.DENY: Because.CLASS_IS_DENY,
     ConnectionClass.ALWAYS_CLEAR_TEXT: Because.CLASS_IS_CLEAR,
@@ -58,9 +61,9 @@ class UnexpectedEventError(Exception):
 class Connection(HasPaths):
     """One flow on its way through the state machine."""
 
-    __slots__ = ("_answer_expires", "_now", "delegations", "delegations_changed", "flow", "forwarding", "keying_failed",
-                 "lifespan_ends", "lifespans", "line", "looking_up", "reason", "rekey_failed", "rekeyed",
-                 "rekeys_failed", "scheduled", "state", "state_under_review", "untried", "vouched")
+    __slots__ = ("_answer_expires", "_now", "because", "delegations", "delegations_changed", "flow", "forwarding",
+                 "keying_failed", "lifespan_ends", "lifespans", "line", "looking_up", "reason", "rekey_failed",
+                 "rekeyed", "rekeys_failed", "scheduled", "state", "state_under_review", "untried", "vouched")
 
     def __init__(self, flow: Flow, line: PolicyLine, lifespans: Lifespans) -> None:
         self.flow = flow
@@ -71,6 +74,8 @@ class Connection(HasPaths):
         self.state_under_review: State = State.NONEXISTENT
         self.forwarding: ForwardingPolicy | None = None
         "The policy last asked of the forwarding plane."
+        self.because: Because | None = None
+        "Why, where it is in clear or denied: its reason by now may be that of a review."
         self.reason = reason(CLASS_REASONS[line.connection_class], str(line))
         self.lifespan_ends = 0.0
         self.scheduled: float | None = None
@@ -132,15 +137,16 @@ class Connection(HasPaths):
         return [*todo, begun] if begun else todo
 
     def _ask_forwarding_plane(self, again: bool) -> list[Action]:
-        """Ask for the state's policy, when it is another than before or the plane has lost it."""
+        """Ask for the state's policy, when that, or why, is another than before, or the plane has lost it."""
         decide = FORWARDING.get(self.state)
         policy = decide(self) if decide else None
-        if policy is None or (policy is self.forwarding and not again):
+        if policy is None:
             return []
-        if policy is ForwardingPolicy.HOLD and policy is self.forwarding:
+        because = self.reason.because if policy in COUNTED else None
+        if (policy, because) == (self.forwarding, self.because) and (not again or policy is ForwardingPolicy.HOLD):
             return []
-        self.forwarding = policy
-        return [InstallPolicy(policy, self.gateways if policy is ForwardingPolicy.ENCRYPT else None)]
+        self.forwarding, self.because = policy, because
+        return [InstallPolicy(policy, self.gateways if policy is ForwardingPolicy.ENCRYPT else None, because)]
 
     def drop(self, tunnel: int) -> None:
         """A tunnel is gone that only received."""

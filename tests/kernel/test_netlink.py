@@ -10,6 +10,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from oesvc.ipsec.flow import Flow
 from oesvc.kernel import netlink, queue
+from oesvc.kernel.constants import NFQA_CAP_LEN
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import HEADER, Message, NetlinkSocket, Request
 
@@ -57,10 +58,17 @@ def packet(hook: int, payload: bytes = IPV4, mark: bytes = b"") -> Message:
 
 
 def test_a_datagram_in_the_queue_is_known_by_its_source_and_destination() -> None:
-    assert queue.read_datagram(packet(0)) == (77, Datagram(77, FLOW, 0, 0))
-    assert queue.read_datagram(packet(3, mark=b"\0\0\1\2")) == (77, Datagram(77, FLOW, 3, 0x102))
+    assert queue.read_datagram(packet(0)) == (77, Datagram(77, FLOW, 0, 0, len(IPV4)))
+    assert queue.read_datagram(packet(3, mark=b"\0\0\1\2")) == (77, Datagram(77, FLOW, 3, 0x102, len(IPV4)))
     six = Flow(ip_address("2001:db8::1"), ip_address("2001:db8::2"))
     assert queue.read_flow(bytes([0x60, *[0] * 7]) + six.source.packed + six.destination.packed) == six
+
+
+def test_a_datagram_that_is_not_copied_whole_is_known_by_its_length() -> None:
+    whole = netlink.attribute(NFQA_CAP_LEN, struct.pack("!I", 1500))
+    body = packet(0).body + whole
+    _, datagram = queue.read_datagram(Message(queue.PACKET, bytes(HEADER.size) + body))
+    assert datagram == Datagram(77, FLOW, 0, 0, 1500)
 
 
 def test_what_is_no_ip_datagram_has_no_flow() -> None:

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from oesvc.interfaces import PlaneError
+from oesvc.ipsec.account import Verdict
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.sa import Encryption, EspTransform, IpsecSa, Lifetime, UdpPorts
@@ -49,9 +50,9 @@ class Kernel:
         found = self.sas if requests[0].kind == XfrmMessage.GETSA else []
         return self._ask(*(request.asks for request in requests)).addCallback(lambda _: found)
 
-    def change(self, flow: Flow, before: ForwardingPolicy | None,
-               after: ForwardingPolicy | None) -> "Deferred[list[Any]]":
-        return self._ask(f"known: {before and before.name} to {after and after.name}")
+    def change(self, flow: Flow, before: Verdict | None, after: Verdict | None) -> "Deferred[list[Any]]":
+        return self._ask("known: {} to {}".format(*(one and ", ".join(filter(None, (one.policy.name, one.because)))
+                                                    for one in (before, after))))
 
     def delete_table(self) -> "Deferred[list[Any]]":
         return self._ask("delete the table")

@@ -5,15 +5,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from oesvc.ipsec.account import Verdict
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.ipsec.translation import Translation
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.netlink import Request
 from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.ruleset import ruleset
 from oesvc.kernel.sets import FlowSets
-from tests.kernel.test_service import DENY, HOLD, PASS, Kernel, Plane, done
+from tests.kernel.test_service import DENY, PASS, Kernel, Plane, done
 
 OWN, BOB = ip_address("192.1.1.4"), ip_address("192.2.0.66")
 LEAVES = Flow(OWN, BOB)
@@ -36,8 +36,8 @@ class Translating(Plane):
 
 
 class Included(Kernel):
-    def include(self, inner: Flow, flow: Flow, policy: ForwardingPolicy) -> "Deferred[list[Any]]":
-        return self._ask(f"{inner} is {flow}: {policy.name}")
+    def include(self, inner: Flow, flow: Flow, verdict: Verdict) -> "Deferred[list[Any]]":
+        return self._ask(f"{inner} is {flow}: {verdict.policy.name}")
 
 
 class Sets(FlowSets):
@@ -81,22 +81,23 @@ def test_what_leads_nowhere_is_dropped() -> None:
 
 def test_what_is_translated_into_a_flow_goes_with_it_from_set_to_set() -> None:
     sets = Sets()
-    sets.change(LEAVES, None, PASS)
-    sets.include(INNER, LEAVES, PASS)
+    sets.change(LEAVES, None, Verdict(PASS))
+    sets.include(INNER, LEAVES, Verdict(PASS))
     assert sets.said() == [f"add to the set known: {LEAVES}", f"add to the set known: {INNER}"]
-    sets.include(INNER, LEAVES, PASS)
+    sets.include(INNER, LEAVES, Verdict(PASS))
     assert sets.said() == []
-    sets.change(LEAVES, PASS, DENY)
-    assert sets.said() == [f"add to the set denied: {LEAVES}", f"add to the set denied: {INNER}"]
-    sets.change(LEAVES, DENY, HOLD)
+    sets.change(LEAVES, Verdict(PASS), Verdict(DENY))
+    assert sets.said() == [f"{deed}: {flow}" for flow in (LEAVES, INNER) for deed in (
+        "delete from the set known", "add to the set known", "add to the set denied")]
+    sets.change(LEAVES, Verdict(DENY), None)
     assert sets.said() == [f"delete from the set {name}: {flow}" for flow in (LEAVES, INNER)
                            for name in ("known", "denied")]
-    sets.change(LEAVES, None, PASS)
+    sets.change(LEAVES, None, Verdict(PASS))
     assert sets.said() == [f"add to the set known: {LEAVES}"]
 
 
 def test_sources_that_are_translated_are_held_and_never_leave_for_the_spd_as_they_are() -> None:
     rules = ruleset(CONFIG)
     assert "set translated4 { type ipv4_addr; flags interval; auto-merge; elements = { 10.1.0.0/24 }; }" in rules
-    assert "ip saddr @translated4 ip saddr . ip daddr != @known4 goto hold" in rules
+    assert "ip saddr @translated4 goto inner4" in rules
     assert "ip saddr @translated4 jump closed" in rules
