@@ -82,6 +82,8 @@ class KeyingDaemon:
         self.statistics = statistics or Statistics()
         self.tunnels = Tunnels()
         self.peers = peers or ConfiguredPeers((), discovery)
+        self.began = unix_time()
+        "UNIX time since which everything is counted."
         self._clock = clock
         self._unix_time = unix_time
         self.local_address = local_address

@@ -151,8 +151,7 @@ OF_SOURCES = """\
     {icmp_errors} goto icmp_error
     goto hold
   }}"""
-"""What comes from sources: clients', those that are translated, this host's own. One look-up says whether a flow is known,
-and counts."""
+"What comes from clients, from such as are translated, and from this host. One look-up decides, and counts."
 
 ICMP_ERROR_TYPES = {4: f"icmp type {{ {', '.join(map(str, ICMP_ERRORS))} }}",
                     6: f"icmpv6 type {{ {', '.join(map(str, ICMPV6_ERRORS))} }}"}

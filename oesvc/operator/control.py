@@ -24,6 +24,7 @@ from oesvc.operator import deeds, policy_control, policy_report, report, tunnel_
 from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
 from oesvc.operator.monitor import Monitor
+from oesvc.operator.sent import sent
 from oesvc.policy_files import read_ports
 from oesvc.running_policy import RunningPolicy
 
@@ -61,7 +62,7 @@ class Sources:
 Command = Callable[[Sources, Question], Answer | Awaitable[Answer]]
 
 COMMANDS: dict[str, Command] = {
-    "status": lambda sources, question: report.status(sources.daemon, __version__, sources.seconds()),
+    "status": lambda sources, question: _status(sources),
     "flows": lambda sources, question: report.flows(sources.daemon, sources.seconds()),
     "why": lambda sources, question: _why(sources, _flow(question)),
     "timeline": lambda sources, question: report.timeline(sources.daemon,
@@ -140,6 +141,10 @@ class ControlFactory(Factory):
 
     def buildProtocol(self, addr: "IAddress | None") -> ControlProtocol:
         return ControlProtocol(self._sources)
+
+
+async def _status(sources: Sources) -> Answer:
+    return report.status(sources.daemon, __version__, sources.seconds()) | {"sent": await sent(sources.daemon)}
 
 
 def _flow(question: Question) -> Flow:

@@ -118,7 +118,7 @@ class Prompt:
         print(text.timeline(report.timeline(self.daemon, _flow(source, destination))))
 
     def status(self) -> None:
-        """status(): prints what `oegw status` does."""
+        """status(): prints what `oegw status` does, but for how much was sent."""
         print(text.status(report.status(self.daemon, __version__, self._seconds())))
 
     def help(self, thing: Any = None) -> None:

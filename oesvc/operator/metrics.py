@@ -16,8 +16,9 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from oesvc import __version__
 from oesvc.daemon import KeyingDaemon
@@ -25,11 +26,14 @@ from oesvc.dns.answer import AnswerKind, SecurityStatus
 from oesvc.dns.rollover import KeyState, TrustPoint
 from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
+from oesvc.ipsec.account import Account
+from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.configured import TunnelState
 from oesvc.oe.machine import TRANSITIONS, State
 from oesvc.oe.reasons import Because
 from oesvc.operator.report import bounds
+from oesvc.operator.sent import by_reason, encrypted, label
 from oesvc.statistics import Histogram
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -50,10 +54,18 @@ class Collector:
                  seconds: Callable[[], float]) -> None:
         """`seconds` is the daemon's clock."""
         self._daemon, self._trust_points, self._seconds = daemon, trust_points, seconds
+        self._account: Account = {}
+
+    def refresh(self) -> "Deferred[None]":
+        """What the kernel has to be asked is known as of now. Never fails."""
+        def read(account: Account) -> None:
+            self._account = account
+        return self._daemon.plane.account().addCallback(read)
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("oegw_build", "This version of oegw.", {"version": __version__})
         yield from self._flows()
+        yield from self._sent()
         yield from self._keying()
         yield from self._holds()
         yield from self._dns()
@@ -75,6 +87,19 @@ class Collector:
         told = self._daemon.statistics.connections
         yield _counter("oegw_connection_events", "What connections were told (RFC 4322 section 3.2).", ("event",),
                        {(_words(event.__name__),): told[event] for event in TOLD})
+
+    def _sent(self) -> Iterator[Metric]:
+        """With the IP header; datagrams that the kernel had merged are one packet."""
+        for place, unit in enumerate(("packets", "bytes")):
+            yield _counter(f"oegw_clear_{unit}", f"What left in clear, in {unit}, and why.", ("reason",),
+                           self._by_reason(ForwardingPolicy.PASS, place))
+            yield _counter(f"oegw_dropped_{unit}", f"What did not leave, in {unit}, and why.", ("reason",),
+                           self._by_reason(ForwardingPolicy.DENY, place))
+            yield _counter(f"oegw_encrypted_{unit}", f"What was given to opportunistic tunnels, in {unit}.", (),
+                           {(): encrypted(self._account)[place]})
+
+    def _by_reason(self, policy: ForwardingPolicy, place: int) -> Values:
+        return {(label(name),): amount[place] for name, amount in by_reason(self._account, policy)}
 
     def _keying(self) -> Iterator[Metric]:
         count, said = self._daemon.engine.counters(), self._daemon.statistics
@@ -140,13 +165,24 @@ class MetricsRequest(Request):
 class MetricsPage(Resource):
     isLeaf = True
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, refresh: Callable[[], "Deferred[None]"]) -> None:
+        """`refresh` is called before each scrape."""
         super().__init__()
-        self._registry = registry
+        self._registry, self._refresh = registry, refresh
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: Request) -> int:
         request.setHeader(b"Content-Type", CONTENT_TYPE)
-        return generate_latest(self._registry)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answer(_: None) -> None:
+            if not gone:
+                text = generate_latest(self._registry)
+                request.setHeader(b"Content-Length", b"%d" % len(text))
+                request.write(text)
+                request.finish()
+        self._refresh().addCallback(answer)
+        return NOT_DONE_YET
 
 
 class MetricsSite(Site):
@@ -159,7 +195,7 @@ class MetricsSite(Site):
         registry.register(collector)
         ProcessCollector(registry=registry)
         root: Any = Resource()
-        root.putChild(b"metrics", MetricsPage(registry))
+        root.putChild(b"metrics", MetricsPage(registry, collector.refresh))
         super().__init__(root, requestFactory=MetricsRequest)
 
     def log(self, request: Any) -> None:
@@ -195,7 +231,7 @@ def _all(counts: Mapping[Any, int], *kinds: Iterable[Enum]) -> Values:
 
 
 def _label(member: Enum) -> str:
-    return member.name.lower().replace("_", "-")
+    return label(member.name)
 
 
 def _words(name: str) -> str:

@@ -59,7 +59,18 @@ def _accounting(bundle: dict[str, Any]) -> list[str]:
     rows += [(_mark("denied", "bad"), str(denied), "")] if denied else []
     return ["<h2>Encrypted and in clear</h2>", _table(("Flows", "Number", "Because"), rows),
             f"<p>The tunnels that stand have carried {escape(amount(carried['out']))} out and "
-            f"{escape(amount(carried['in']))} in.</p>"]
+            f"{escape(amount(carried['in']))} in.</p>", *_sent(bundle["status"]["sent"])]
+
+
+def _sent(sent: dict[str, Any]) -> list[str]:
+    """All that has left, or has not."""
+    since = datetime.fromtimestamp(sent["since"], UTC)
+    fates = [("encrypted", "good", [sent["encrypted"] | {"because": ""}]), ("in clear", "doubt", sent["clear"]),
+             ("dropped", "bad", sent["dropped"])]
+    rows = [(_mark(fate, kind), escape(amount(one["octets"])), str(one["datagrams"]), escape(one["because"]))
+            for fate, kind, ones in fates for one in ones]
+    return [f"<h2>Sent since {since:%Y-%m-%d %H:%M:%S} UTC</h2>",
+            _table(("It was", "How much", "Datagrams", "Because"), rows)]
 
 
 def _map(bundle: dict[str, Any]) -> list[str]:

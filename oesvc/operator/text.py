@@ -1,6 +1,7 @@
 """The daemon's answers as text for people. Knows nothing but the answers, so that the command starts quickly."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from oesvc.operator.colours import BOLD, GREEN, RED, YELLOW, painter
@@ -25,10 +26,23 @@ def status(answer: dict[str, Any], colour: bool = False) -> str:
               f"{paint(one['state'], STATE_COLOURS.get(one['state'], YELLOW))}: {one['reason']}"
               for one in answer["configured"]]
     lines += [f"trust:   {n} {paint(level, TRUST_COLOURS.get(level, YELLOW))}" for level, n in answer["trust"].items()]
-    lines += [f"clear:   {n} because {why}" for why, n in answer["clear"].items()]
+    lines += _sent(answer["clear"], answer.get("sent"))
     lines += [paint(_budget(name, budget), YELLOW) for name, budget in answer["budgets"].items()
               if budget["refused"] or budget["used"] >= NEAR * budget["limit"]]
     return "\n".join(lines)
+
+
+def _sent(flows: dict[str, int], sent: dict[str, Any] | None) -> list[str]:
+    """What goes in clear, and why: flows that do now, and all that has since the start."""
+    if sent is None:
+        return [f"clear:   {n} flows because {why}" for why, n in flows.items()]
+    total = {fate: amount(sum(one["octets"] for one in sent[fate])) for fate in ("clear", "dropped")}
+    octets = {one["because"]: one["octets"] for one in sent["clear"]}
+    lines = [f"sent:    {amount(sent['encrypted']['octets'])} encrypted, {total['clear']} in clear, {total['dropped']} "
+             f"dropped since {datetime.fromtimestamp(sent['since'], UTC):%Y-%m-%d %H:%M:%S} UTC"]
+    lines += [f"clear:   {flows.get(why, 0)} flows, {amount(octets.get(why, 0))} so far because {why}"
+              for why in dict.fromkeys((*octets, *flows))]
+    return lines + [f"dropped: {amount(one['octets'])} so far because {one['because']}" for one in sent["dropped"]]
 
 
 def _budget(name: str, budget: dict[str, int]) -> str:

@@ -7,6 +7,7 @@ from oesvc.oe import events as ev
 from oesvc.oe.actions import CloseTunnel, InstallPolicy, LookUpDelegation, QueryLastUse, StartKeying, TearDown
 from oesvc.oe.connection import UnexpectedEventError
 from oesvc.oe.machine import State
+from oesvc.oe.reasons import Because
 from tests.oe.parts import (
     BOB,
     BY_ANOTHER,
@@ -48,6 +49,23 @@ def test_flow_is_keyed_used_and_torn_down():
     assert (played.state, played.deadline) == (State.KEYED, 60.0 + 20 * 60.0)
     assert Playbook(played).at(1260.0) >> ev.LifespanEnded() << QueryLastUse() >> ev.FoundIdle() << TearDown((1,))
     assert played.state is State.EXPIRED
+
+
+def test_what_goes_in_clear_is_counted_by_why_it_was_decided_so_and_not_by_why_it_is_reviewed():
+    played = connection()
+    for event in (ev.Acquired(), found()):
+        played.handle(event, 0.0)
+    installed, = played.handle(ev.PeerSilent(""), 0.0)
+    assert installed.because is Because.PEER_SILENT
+    now = played.deadline
+    played.handle(ev.LifespanEnded(), now)
+    played.handle(ev.FoundInUse(), now)
+    assert played.handle(found(expires=now + 3600), now) == [CALL] and played.reason.because is Because.KEYING
+    assert played.handle(ev.PeerSilent(""), now) == [], "it goes on as it was"
+    played.handle(ev.LifespanEnded(), now := played.deadline)
+    played.handle(ev.FoundInUse(), now)
+    installed, = played.handle(ev.DelegationAbsent("", now + 900.0), now)
+    assert (installed.policy, installed.because) == (Policy.PASS, Because.NOT_OE_CAPABLE)
 
 
 @pytest.mark.conformance("C-3.4.1-13")

@@ -23,11 +23,15 @@ from oesvc.dns.name import reverse_name
 from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ike.identity import AddressIdentity
+from oesvc.ipsec.account import Amount, Aside, Verdict
 from oesvc.ipsec.flow import Flow
+from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.keys.key_pair import KeyPairError
 from oesvc.oe.authorization import DnssecPolicy
+from oesvc.oe.reasons import Because
 from oesvc.operator import main, text
 from oesvc.operator.control import ControlFactory
+from oesvc.operator.sent import SENTENCES
 from tests.oe.parts import ALICE, BOB, KEY, SG_A, SG_B
 from tests.oe.test_authorization import strings
 from tests.test_daemon import FLOW, IN, OUT
@@ -141,7 +145,7 @@ def test_status_tells_of_budgets_that_are_nearly_used_or_did_not_suffice_and_of_
     world.engine.bounds = lambda now: {"max-tunnels": (79, 100, 0), "max-channels": (80, 100, 0),
                                        "max-half-open": (3, 1000, 17)}
     answer = ask(world, command="status")
-    assert text.status(answer).splitlines()[3:] == [
+    assert text.status(answer).splitlines()[4:] == [
         "budget:  80 of max-channels = 100 are used",
         "budget:  3 of max-half-open = 1000 are used, and that was not enough 17 times"]
     assert answer["budgets"]["max-tunnels"] == {"used": 79, "limit": 100, "refused": 0}
@@ -254,7 +258,31 @@ def test_status_tells_the_trust_of_tunnels_and_why_flows_are_clear(world):
     answer = ask(world, command="status")
     assert (answer["peers"], answer["trust"]) == (1, {"proved by DNSSEC": 1})
     assert answer["clear"] == {"the destination publishes no delegation record": 1}
-    assert "1 proved by DNSSEC" in text.status(answer) and "1 because the destination publishes" in text.status(answer)
+    assert "1 proved by DNSSEC" in text.status(answer)
+    assert "1 flows, 0 octets so far because the destination publishes" in text.status(answer)
+
+
+def test_status_tells_how_much_was_sent_in_clear_and_why_the_most_first(world):
+    world.keyed()
+    clear, dropped = ForwardingPolicy.PASS, ForwardingPolicy.DENY
+    world.plane.counted = {
+        Verdict(ForwardingPolicy.ENCRYPT): Amount(7, 7000), Verdict(clear, "NOT_OE_CAPABLE"): Amount(1, 100),
+        Verdict(clear, "PORTS"): Amount(2, 2500), Verdict(clear, "DNS_FAILED"): Amount(),
+        Verdict(dropped, "PEER_SILENT"): Amount(3, 300)}
+    answer = ask(world, command="status")["sent"]
+    assert answer["since"] == world.daemon.began and answer["encrypted"] == {"datagrams": 7, "octets": 7000}
+    assert [(one["reason"], one["datagrams"], one["octets"]) for one in answer["clear"]] == [
+        ("ports", 2, 2500), ("not-oe-capable", 1, 100)]
+    assert answer["dropped"] == [{"reason": "peer-silent", "because": "no gateway of the destination answered",
+                                  "datagrams": 3, "octets": 300}]
+    lines = text.status(ask(world, command="status")).splitlines()
+    assert [line for line in lines if line.startswith("sent:    7.0 kB encrypted, 2.6 kB in clear, 300 octets dropped")]
+    assert "clear:   0 flows, 2.5 kB so far because the policy decides about its protocol and ports" in lines
+    assert "dropped: 300 octets so far because no gateway of the destination answered" in lines
+
+
+def test_each_reason_has_one_sentence():
+    assert len(SENTENCES) == len(Because) + len(Aside)
 
 
 @pytest.mark.conformance("C-5.2-02")

@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from oesvc.ipsec.account import Amount, Verdict
+from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.oe.machine import TRANSITIONS, State
 from oesvc.operator import main, report, svg
 from oesvc.operator.page import page
@@ -94,6 +96,8 @@ def bundle(world):
     world.resolver.answers.clear()
     flows = ask(world, command="flows")["flows"]
     flows[0]["reason"] += NASTY
+    world.plane.counted = {Verdict(ForwardingPolicy.ENCRYPT): Amount(7, 7000),
+                           Verdict(ForwardingPolicy.DENY, "CLASS_IS_DENY"): Amount(2, 1234)}
     return {"made": 1_800_000_000.0, "version": "1", "host": "sg-a", "daemon": "the daemon runs",
             "status": ask(world, command="status") | {"clear": {"no record": 3}}, "flows": flows,
             "sas": ask(world, command="sas")["sas"], "peers": ask(world, command="peers")["peers"],
@@ -160,8 +164,8 @@ def test_browser_shows_the_whole_page_fetches_nothing_else_and_has_nothing_to_co
     shown = chromium(tmp_path, "--dump-dom", url)
     assert asked == ["/report.html"]
     assert "CONSOLE" not in shown.stderr
-    for part in ("What the doctor says", "proved by DNSSEC", "Encrypted and in clear", str(SG_B), "(5B)",
-                 "&lt;script&gt;"):
+    for part in ("What the doctor says", "proved by DNSSEC", "Encrypted and in clear", "7.0 kB", "the policy says deny",
+                 str(SG_B), "(5B)", "&lt;script&gt;"):
         assert part in shown.stdout
     assert "<title>oegw on sg-a</title>" in shown.stdout
     picture = tmp_path / "page.png"
