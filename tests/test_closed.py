@@ -35,7 +35,8 @@ def test_clients_and_this_host_reach_nothing_of_the_paranoid_class_before_the_da
     assert done.returncode == 0, done.stderr
     for source in ("198.51.100.0/24", "192.0.2.1/32"):
         assert f"src {source} dst 203.0.113.0/24 \n\tdir out action block" in done.stdout
-    for rule in ("ip daddr 203.0.113.0/24 drop", "ip6 daddr 2001:db8:9::/48 drop"):
+    for rule in (f'{to} counter name "deny_no_source" drop' for to in (
+            "ip daddr 203.0.113.0/24", "ip6 daddr 2001:db8:9::/48")):
         assert rule in done.stdout
     assert "tmpl" not in done.stdout and "queue" not in done.stdout
 

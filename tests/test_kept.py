@@ -42,7 +42,8 @@ def slip(configuration):  # noqa: F811
 
 
 def blocks(done):
-    return [rule for rule in ("ip daddr 203.0.113.0/24 drop", "ip6 daddr 2001:db8:9::/48 drop",
+    return [rule for rule in ('ip daddr 203.0.113.0/24 counter name "deny_no_source" drop',
+                              'ip6 daddr 2001:db8:9::/48 counter name "deny_no_source" drop',
                               "src 198.51.100.0/24 dst 203.0.113.0/24 \n\tdir out action block")
             if rule in done.stdout]
 

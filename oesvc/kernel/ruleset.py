@@ -6,6 +6,7 @@ At prerouting, because the SPD is looked up before the forward hook: what is hel
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 
 from oesvc.interfaces import PlaneError
@@ -200,7 +201,7 @@ def _ruleset(config: PlaneConfig) -> str:
 
 def closed_ruleset(config: PlaneConfig) -> str:
     """What of it remains after a stop where there are destinations that nothing may go to in clear."""
-    return ANEW + _closed_ruleset(config)
+    return ANEW + _closed_ruleset(replace(config, reasons=()))
 
 
 def _closed_ruleset(config: PlaneConfig) -> str:
