@@ -44,6 +44,7 @@ from oesvc.kernel.addresses import AddressWatch, OwnAddress, list_addresses, out
 from oesvc.kernel.service import LinuxForwardingPlane
 from oesvc.kernel.unknown_spis import UnknownSpis
 from oesvc.keys.key_pair import KeyPairError, load, public_key
+from oesvc.keys.rollover import KeyRing
 from oesvc.name_service import dns_config, seldom_asked, warnings
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connections import Connections
@@ -297,7 +298,8 @@ class GatewayService(Service):
 
     def _listen_for_metrics(self) -> None:
         self._listen("metrics", self._config.metrics, lambda: MetricsSite(
-            Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds)))
+            Collector(self.daemon, lambda: self._anchors.points, self._reactor.seconds,
+                      KeyRing(self._config.private_key))))
 
     def _listen_for_manhole(self) -> None:
         # By its name, so that SSH is loaded only where it is wanted.

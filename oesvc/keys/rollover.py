@@ -57,16 +57,26 @@ class KeyRing:
 
     def state(self, now: float) -> RollOver | None:
         """The roll-over that is under way. Raises KeyPairError."""
+        state = self.glance(now)
+        # The new key is in use, and perhaps that was not written down any more: then it is so from now on.
+        if state is not None and state.retires is not None and state != self._read():
+            self._write(state)
+        return state
+
+    def glance(self, now: float) -> RollOver | None:
+        """The same, for whoever is no part of it: nothing is written. Raises OSError."""
         if not (self.next.exists() or self.former.exists()):
             return None
         state = self._read()
         if self.next.exists():
             return replace(state, retires=None) if state else RollOver(self.next.stat().st_mtime)
-        # The new key is in use, and perhaps that was not written down any more: then it is so from now on.
         if state is None or state.retires is None:
-            state = RollOver(state.begun if state else now, now, now + self._waited(state))
-            self._write(state)
+            return RollOver(state.begun if state else now, now, now + self._waited(state))
         return state
+
+    def made(self) -> float:
+        """UNIX time at which the key in use was made: the last roll-over's beginning. Raises OSError."""
+        return self.in_use.stat().st_mtime
 
     def begin(self, now: float, bits: int = key_pair.BITS) -> RollOver:
         """Make the next key. Raises KeyPairError."""

@@ -1,6 +1,7 @@
 """Metrics for Prometheus: the daemon's own state and counts, read when they are asked for; no label names anybody."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -28,6 +29,7 @@ from oesvc.ike import events as ike
 from oesvc.ike.failures import KeyingFailure
 from oesvc.ipsec.account import Account
 from oesvc.ipsec.policy import ForwardingPolicy
+from oesvc.keys.rollover import KeyRing, Stage
 from oesvc.oe.classes import ConnectionClass
 from oesvc.oe.configured import TunnelState
 from oesvc.oe.machine import TRANSITIONS, State
@@ -51,8 +53,9 @@ class Collector:
     """What prometheus_client asks for all metrics, in the reactor's thread."""
 
     def __init__(self, daemon: KeyingDaemon, trust_points: Callable[[], Sequence[TrustPoint]],
-                 seconds: Callable[[], float]) -> None:
+                 seconds: Callable[[], float], keys: KeyRing) -> None:
         """`seconds` is the daemon's clock."""
+        self._keys = keys
         self._daemon, self._trust_points, self._seconds = daemon, trust_points, seconds
         self._account: Account = {}
 
@@ -69,6 +72,7 @@ class Collector:
         yield from self._keying()
         yield from self._holds()
         yield from self._dns()
+        yield from self._key_times()
         yield from self._budgets()
 
     def _flows(self) -> Iterator[Metric]:
@@ -141,6 +145,19 @@ class Collector:
         yield _gauge("oegw_trust_anchor_refreshed_timestamp_seconds", "UNIX time at which the keys of the trust anchor "
                      "that was longest not seen were seen; 0 for never.", (),
                      {(): min(point.refreshed for point in points)} if points else {})
+
+    def _key_times(self) -> Iterator[Metric]:
+        """Of the gateway's own key (RFC 4322 section 5.4): what `oegw keys roll` has left on the disk."""
+        try:
+            made, rolling = self._keys.made(), self._keys.glance(time.time())
+        except OSError:
+            return  # it is being replaced, or gone
+        yield _gauge("oegw_key_made_timestamp_seconds", "UNIX time at which the key in use was made, as the last "
+                     "roll-over began.", (), {(): made})
+        yield _gauge("oegw_key_rollover", "Whether a roll-over of the key is at this stage.", ("stage",),
+                     _all(Counter([(rolling.stage,)] if rolling else ()), Stage))
+        yield _gauge("oegw_key_rollover_due_timestamp_seconds", "UNIX time from which `oegw keys roll` can go on; 0 "
+                     "while there is no roll-over.", (), {(): rolling.due if rolling else 0})
 
     def _budgets(self) -> Iterator[Metric]:
         """By their options in oegw.conf."""

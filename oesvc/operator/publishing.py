@@ -102,7 +102,7 @@ def roll(own: Own) -> int:
         now = time.time()
         state = own.ring.state(now)
         if state is None:
-            age = (now - own.ring.in_use.stat().st_mtime) / DAY
+            age = (now - own.ring.made()) / DAY
             if age < own.options.days:
                 return _report(own, None, f"the key is {age:.1f} days old: nothing to do")
             state = own.ring.begin(now, own.options.bits)

@@ -6,6 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,9 @@ ALICE6, BOB6, CAROL6, SG_A6, SG_B6 = (address_of(name, 6) for name in ("alice", 
 PORT = 4321
 PATIENCE = 90.0
 "Seconds, for an emulated machine."
+
+OTHERS = ("own", "icmp-error")
+"Why the gateway itself sends in clear, now and then."
 
 _fresh = iter(SPARE_BOBS)
 
@@ -130,6 +134,35 @@ def test_paranoid_class_without_a_record_is_denied(lab: Lab, alice: str, frank: 
     told = lab.a.why(alice, frank)
     assert "is denied: the destination publishes no delegation record" in told
     assert f"{prefix} is OE-paranoid" in told
+
+
+def test_octets_are_counted_by_why_they_go_in_clear_or_encrypted_or_not_at_all(lab: Lab) -> None:
+    """Pings of 56 octets, known flows and new ones; what is held is counted when it goes on."""
+    alice, own, metrics = lab.net["alice"], lab.net["sg-a"], lab.a.metrics()
+    before = counted(lab.a.ask("status")["sent"])
+    assert alice.ping(BOB, 3, wait=60) == 3
+    assert ping_first_and_more(alice, CAROL) == ping_first_and_more(alice, CAROL6) == 3
+    assert ping_first_and_more(own, CAROL) == 3
+    assert ping_first_and_more(alice, "192.2.0.99") == 3
+    assert alice.ping(FRANK, wait=5) == alice.ping(FRANK, wait=5) == 0
+    after = counted(lab.a.ask("status")["sent"])
+    grown = {why: tuple(now - then for now, then in zip(after[why], before.get(why, (0, 0)), strict=True))
+             for why in after if why[1] not in OTHERS}
+    assert {why: much for why, much in grown.items() if any(much)} == {
+        ("encrypted", ""): (3, 3 * 84), ("clear", "not-oe-capable"): (9, 6 * 84 + 3 * 104),
+        ("clear", "class-is-clear"): (3, 3 * 84), ("dropped", "not-oe-capable"): (2, 2 * 84)}
+    now = lab.a.metrics()
+    for fate, why in (("clear", "not-oe-capable"), ("clear", "class-is-clear"), ("dropped", "not-oe-capable")):
+        for unit, much in zip(("packets", "bytes"), grown[fate, why], strict=True):
+            series = f'oegw_{fate}_{unit}_total{{reason="{why}"}}'
+            assert now[series] - metrics[series] == much
+
+
+def counted(sent: dict[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Datagrams and octets, by what was done with them and why."""
+    told = [("encrypted", "", sent["encrypted"])]
+    told += [(fate, one["reason"], one) for fate in ("clear", "dropped") for one in sent[fate]]
+    return {(fate, why): (one["datagrams"], one["octets"]) for fate, why, one in told}
 
 
 @pytest.mark.conformance("C-1.3-04", "C-2.3.1-04")

@@ -1,6 +1,7 @@
 """What Prometheus is told, over HTTP as it asks, and whether the dashboard and the alerts ask for what there is."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from oesvc.ipsec.account import Amount, Verdict
 from oesvc.ipsec.flow import Flow
 from oesvc.ipsec.policy import ForwardingPolicy
 from oesvc.keys import key_pair
+from oesvc.keys.rollover import KeyRing
 from oesvc.oe.authorization import DnssecPolicy
 from oesvc.operator.metrics import Collector, MetricsSite
 from oesvc.statistics import DELAYS, CountedResolver
@@ -48,8 +50,20 @@ def pair():
     return pair
 
 
-def site(gateway, points=POINTS):
-    return MetricsSite(Collector(gateway.daemon, lambda: points, lambda: 0.0))
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """A key that was made at 1000."""
+    file = tmp_path_factory.mktemp("keys") / "gateway.pem"
+    key_pair.generate(file)
+    os.utime(file, (1000, 1000))
+    return KeyRing(file)
+
+
+NO_KEYS = KeyRing(Path("/nowhere/gateway.pem"))
+
+
+def site(gateway, points=POINTS, keys=NO_KEYS):
+    return MetricsSite(Collector(gateway.daemon, lambda: points, lambda: 0.0, keys))
 
 
 def answer(factory, request=b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"):
@@ -69,8 +83,8 @@ def samples(text):
 
 
 @pytest.fixture(scope="module")
-def told(pair):
-    return answer(site(pair.a))[1]
+def told(pair, ring):
+    return answer(site(pair.a, keys=ring))[1]
 
 
 def test_scrape_over_http_tells_the_state_of_the_daemon(pair, told):
@@ -134,8 +148,8 @@ def test_histogram_has_the_buckets_of_the_parser(told):
     assert found["oegw_first_datagram_delay_seconds_sum", "encrypt"] == 0.03
 
 
-def test_no_label_names_anybody_and_all_series_are_there_from_the_start(pair, told):
-    fresh = answer(site(Pair().a))[1]
+def test_no_label_names_anybody_and_all_series_are_there_from_the_start(pair, told, ring):
+    fresh = answer(site(Pair().a, keys=ring))[1]
     assert set(samples(fresh)) == set(samples(told)) and len(samples(told)) < 350
     assert not re.search(r"192\.|10\.in-addr|TXT", told)
 
@@ -145,6 +159,31 @@ def test_budgets_are_called_as_their_options(told):
     assert budgets <= {option for _, option in OPTIONS}
     assert {option for _, option in OPTIONS if option.startswith(("max-", "new-", "look-ups"))} - {
         "look-ups-per-client"} <= budgets | {"max-held"}
+
+
+def test_times_of_the_roll_over_are_told_and_reading_them_writes_nothing(pair, ring):
+    def found():
+        told = samples(answer(site(pair.a, keys=ring))[1])
+        return ([key[1] for key, value in told.items() if key[0] == "oegw_key_rollover" and value],
+                told["oegw_key_rollover_due_timestamp_seconds",], told["oegw_key_made_timestamp_seconds",])
+    files = ring.in_use.parent
+    assert found() == ([], 0, 1000)
+    ring.begin(5000.0)
+    assert found() == (["publishing"], 5000, 1000)
+    ring.seen(5100.0, 3600, 60)
+    assert found() == (["waiting"], 8600, 1000)
+    ring.use(8600.0)
+    stage, due, made = found()
+    assert (stage, due) == (["retiring"], 12200) and made > 1000
+    (files / "gateway.roll.json").unlink()
+    before = sorted(files.iterdir())
+    assert found()[0] == ["retiring"] and sorted(files.iterdir()) == before
+    ring.retire()
+    assert found() == ([], 0, made)
+
+
+def test_without_a_key_there_are_no_times_of_it(pair):
+    assert not any(key[0].startswith("oegw_key_") for key in samples(answer(site(pair.a))[1]))
 
 
 def test_without_anchors_there_is_no_time_of_theirs(pair):
