@@ -54,6 +54,10 @@ FORGET_AGAIN = (0.0, 1.0, 5.0)
 "Seconds until the kernel is told again of ended flows that it has not acknowledged; its answers may have been lost."
 
 
+HELD = Arrow("5", Ink.CLEAR, Party.HERE, Party.GATEWAY)
+LEFT = Arrow("6", Ink.ESP, Party.GATEWAY, Party.PEER)
+
+
 class KeyingDaemon:
     """The one place where the OE machine meets DNS, IKE and the forwarding plane."""
 
@@ -97,6 +101,8 @@ class KeyingDaemon:
             tunnels=self.tunnels, notes=self.notes, key_log=self.key_log, statistics=self.statistics, clock=clock,
             send=send, is_ours=is_ours, calculate=calculate, tell=self.tell, partners=self.partners,
             spi_refused=self.recovery.spi_refused)
+        self._perform = self.perform
+        "Looked up once: `singledispatchmethod` makes a function each time, and each new flow takes three."
         self.multihoming = Multihoming(choice, plane, self.tunnels, clock, self.tell)
 
     # What the forwarding plane reports
@@ -105,8 +111,7 @@ class KeyingDaemon:
         """A datagram of a flow without policy is held."""
         connection = self.connections.instantiate(flow)
         if connection.forwarding is None:
-            arrow = Arrow("5", Ink.CLEAR, Party.HERE, Party.GATEWAY)
-            self.notes.take(flow, "a datagram of a flow without policy is held", arrow)
+            self.notes.take(flow, "a datagram of a flow without policy is held", HELD)
         self.tell(connection, ev.Acquired())
         if (displaced := self.connections.displaced()) is not None:
             self.tell(displaced, ev.RoomWanted("there are as many flows as max-flows allows"))
@@ -175,7 +180,7 @@ class KeyingDaemon:
                 self.log.info("{flow}: {text}", flow=connection.flow, text=text, state=connection.state.value,
                           because=connection.reason.because.name)
         for action in todo:
-            self.perform(action, connection)
+            self._perform(action, connection)
         self.connections.schedule(connection)
         if isinstance(connection, Connection):
             self.multihoming.watch(connection)
@@ -183,7 +188,7 @@ class KeyingDaemon:
 
     def _lifespans_ended(self) -> None:
         for connection in self.connections.due(self._clock.seconds()):
-            log_failure(maybeDeferred(self.tell, connection, ev.LifespanEnded()), f"{connection.flow}: lifespan")
+            log_failure(maybeDeferred(self.tell, connection, ev.LifespanEnded()), connection.flow, "lifespan")
         self._lifespans.set(self.connections.next_deadline())
 
     @singledispatchmethod
@@ -195,7 +200,7 @@ class KeyingDaemon:
         installed = self.plane.install_policy(connection.flow, action.policy, action.gateways,
                                               action.because.name if action.because else "")
         installed.addCallback(lambda _: self._in_force(connection, action.policy))
-        log_failure(installed, f"{connection.flow}: {action.policy.value} policy",
+        log_failure(installed, connection.flow, f"{action.policy.value} policy",
                     lambda why: self.notes.take(connection.flow, why))
 
     @perform.register
@@ -205,7 +210,7 @@ class KeyingDaemon:
             answered = await self.discovery.delegations(action.destination, note, connection.flow.source,
                                                         connection.line.options.dnssec)
             self.tell(connection, self._in_clock_time(answered))
-        log_failure(begin(look_up()), f"{connection.flow}: looking up its delegation",
+        log_failure(begin(look_up()), connection.flow, "looking up its delegation",
                     lambda why: self.tell(connection, ev.LookUpFailed(why, self._clock.seconds())))
 
     @perform.register
@@ -224,7 +229,7 @@ class KeyingDaemon:
                 self._call(connection, address, callee.identity, callee.keys)
             else:
                 self.tell(connection, ev.LookUpFailed(callee.detail))
-        log_failure(Deferred.fromCoroutine(call()), f"{connection.flow}: finding its peer",
+        log_failure(Deferred.fromCoroutine(call()), connection.flow, "finding its peer",
                     lambda why: self.tell(connection, ev.LookUpFailed(why)))
 
     def _call(self, connection: Instance, gateway: Address, identity: Identity, keys: Sequence[RsaPublicKey]) -> None:
@@ -249,16 +254,16 @@ class KeyingDaemon:
                 asked = self.plane.is_connected(connection.flow)
                 asked.addCallback(lambda is_open: self.tell(connection, (
                     ev.FoundConnected if is_open else ev.FoundIdle)(detail)))
-                log_failure(asked, f"{connection.flow}: TCP connections",
+                log_failure(asked, connection.flow, "TCP connections",
                             lambda why: self.tell(connection, ev.FoundIdle(detail)))
         asked = self.plane.last_use(connection.flow)
         asked.addCallback(judge)
-        log_failure(asked, f"{connection.flow}: last use",
+        log_failure(asked, connection.flow, "last use",
                     lambda why: self.tell(connection, ev.FoundInUse(why)))
 
     @perform.register
     def _(self, action: actions.TearDown, connection: Connection) -> None:
-        log_failure(self.plane.forget(connection.flow), f"{connection.flow}: removal")
+        log_failure(self.plane.forget(connection.flow), connection.flow, "removal")
         for tunnel in action.tunnels:
             self.keying.delete(ike.TunnelId(tunnel))
         self.connections.forget(connection)
@@ -291,7 +296,7 @@ class KeyingDaemon:
             some = ended[start:start + ENDED_AT_ONCE]
             for line, connection in some:
                 told = maybeDeferred(self.tell, connection, ev.PolicyChanged(str(line)))
-                log_failure(told, f"{connection.flow}: another policy")
+                log_failure(told, connection.flow, "another policy")
             # Once more, for it is done when what was asked before is.
             passing += await self._hold(connection.flow for _, connection in some)
         await self._hold_again(passing)
@@ -339,8 +344,7 @@ class KeyingDaemon:
     def _in_force(self, connection: Instance, policy: ForwardingPolicy) -> None:
         tunnel = self.tunnels.get(connection.tunnel) if connection.tunnel is not None else None
         if policy is ForwardingPolicy.ENCRYPT and tunnel is not None and tunnel.begun_here:
-            self.notes.take(connection.flow, "the held datagrams leave through the tunnel",
-                       Arrow("6", Ink.ESP, Party.GATEWAY, Party.PEER))
+            self.notes.take(connection.flow, "the held datagrams leave through the tunnel", LEFT)
 
     def _in_clock_time(self, answered: ev.Answered) -> ev.Answered:
         """Answers expire in UNIX time, connections live in the clock's."""

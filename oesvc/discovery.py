@@ -31,21 +31,31 @@ MAX_SILENT = 256
 class Asked:
     """A question went to the DNS."""
 
-    question: str
+    rdtype: RecordType
+    name: Name
+
+    def about(self, name: str) -> str:
+        """In words, with its name in these."""
+        return f"{self.rdtype.name} {name}?"
 
     def __str__(self) -> str:
-        return f"{self.question}?"
+        return self.about(name_text(self.name))
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
     """It was answered, or given up."""
 
-    question: str
+    rdtype: RecordType
+    name: Name
     verdict: str
 
+    def about(self, name: str) -> str:
+        """In words, with its name in these."""
+        return f"{self.rdtype.name} {name}: {self.verdict}"
+
     def __str__(self) -> str:
-        return f"{self.question}: {self.verdict}"
+        return self.about(name_text(self.name))
 
 
 Note = Callable[[Asked | Replied], None]
@@ -194,11 +204,10 @@ class Discovery:
         return [await each for each in asked]
 
     def _look_up(self, name: Name, rdtype: RecordType, note: Note, client: Address | None) -> "Deferred[Answer]":
-        question = f"{rdtype.name} {name_text(name)}"
-        note(Asked(question))
+        note(Asked(rdtype, name))
 
         def replied(answer: Answer) -> Answer:
-            note(Replied(question, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
+            note(Replied(rdtype, name, f"{answer.kind.value}, {answer.status.value}: {answer.reason}"))
             return answer
 
         return self._resolver.look_up(name, rdtype, client).addCallback(replied)

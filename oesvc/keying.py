@@ -63,6 +63,8 @@ class Keying:
         self._tell = tell
         self._partners = partners
         self._spi_refused = spi_refused
+        self._hear = self.hear
+        "Looked up once: `singledispatchmethod` makes a function each time."
         self._deadline = Alarm(clock, partial(self._call, engine.handle_deadline))
 
     def receive_datagram(self, datagram: Datagram) -> None:
@@ -102,7 +104,7 @@ class Keying:
         for event in self.engine.events():
             self._key_log.heard(event)
             self._statistics.heard(event)
-            self.hear(event)
+            self._hear(event)
         for datagram in self.engine.datagrams_to_send():
             self._send(datagram)
         self._deadline.set(self.engine.next_deadline())
@@ -119,7 +121,7 @@ class Keying:
     def _(self, event: ike.Work) -> None:
         done = self._calculate(event.calculate)
         done.addCallback(lambda result: self._call(lambda now: self.engine.work_done(event.id, result, now)))
-        log_failure(done, "arithmetic of IKE")
+        log_failure(done, "IKE", "arithmetic")
 
     @hear.register
     def _(self, event: ike.KeysWanted) -> None:
@@ -133,7 +135,7 @@ class Keying:
                 self.log.info("{peer}: no key for {identity}: {detail}", peer=event.peer, identity=event.identity,
                               detail=found.detail)
                 self._call(lambda now: self.engine.keys_missing(event.channel, event.identity, found.detail, now))
-        log_failure(Deferred.fromCoroutine(find_keys()), f"{event.peer}: looking up {event.identity}'s keys")
+        log_failure(Deferred.fromCoroutine(find_keys()), event.peer, f"looking up {event.identity}'s keys")
 
     @hear.register
     def _(self, event: ike.TunnelProposed) -> None:
@@ -148,7 +150,7 @@ class Keying:
             self._refuse(event, f"the policy here is {line}")
         else:
             authorized = Deferred.fromCoroutine(self._authorize(event, line))
-            log_failure(authorized, f"{event.flow}: authorization of {event.peer}")
+            log_failure(authorized, event.flow, f"authorization of {event.peer}")
 
     async def _authorize(self, event: ike.TunnelProposed, line: PolicyLine) -> None:
         note = partial(self._notes.question, event.flow, True)
@@ -183,7 +185,7 @@ class Keying:
         adding = self._plane.add_sas(event.flow, event.sas)
         adding.addCallback(installed)
         adding.addErrback(lambda failure: (self._give_up(event, failure.getErrorMessage())))
-        log_failure(adding, f"{event.flow}: new SAs")
+        log_failure(adding, event.flow, "new SAs")
 
     def _give_up(self, event: ike.SasReady, why: str) -> None:
         """The kernel refused the SAs of a tunnel: nothing can come of it."""
@@ -227,7 +229,7 @@ class Keying:
         if isinstance(event, ike.TunnelMoved) and (connection := self._connections.get(event.flow)):
             connection.follow(event.tunnel, event.gateways)
         if sas := self._tunnels.change(event):
-            log_failure(self._plane.change_sas(event.flow, sas), f"{event.flow}: changed SAs")
+            log_failure(self._plane.change_sas(event.flow, sas), event.flow, "changed SAs")
 
     @hear.register
     def _(self, event: ike.TunnelFailed) -> None:
@@ -241,7 +243,7 @@ class Keying:
         if tunnel is None:
             return
         self._notes.take(flow, failure.detail)
-        log_failure(self._plane.remove_sas(flow, tunnel.sas), f"{flow}: SAs of a failed tunnel")
+        log_failure(self._plane.remove_sas(flow, tunnel.sas), flow, "SAs of a failed tunnel")
         if isinstance(failure, ev.PeerSilent) and tunnel.begun_here:
             self._discovery.was_silent(tunnel.peer)
         if connection is not None and tunnel.begun_here:
@@ -288,8 +290,8 @@ class Keying:
                     self._notes.take(tunnel.flow, text)
                     self.log.info("{flow}: {text}", flow=tunnel.flow, text=text)
         counting, removing = self._plane.traffic(sas), self._plane.remove_sas(tunnel.flow, sas)
-        log_failure(counting.addCallback(tell), f"{tunnel.flow}: final counts")
-        log_failure(removing, f"{tunnel.flow}: removal of SAs")
+        log_failure(counting.addCallback(tell), tunnel.flow, "final counts")
+        log_failure(removing, tunnel.flow, "removal of SAs")
 
     @hear.register
     def _(self, event: ike.SpiRefused) -> None:

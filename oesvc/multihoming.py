@@ -71,7 +71,7 @@ class Multihoming:
         counted = self._plane.traffic([sa for tunnel in tunnels for sa in tunnel.inbound])
         counted.addCallback(lambda traffic: self._compare(
             connection, {numbers[sa]: datagrams for sa, (_, datagrams) in traffic.items()}))
-        log_failure(counted, f"{connection.flow}: datagrams received by each gateway")
+        log_failure(counted, connection.flow, "datagrams received by each gateway")
 
     def _compare(self, connection: Connection, counts: Mapping[int, int]) -> None:
         """The one that is sent by stays as long as datagrams come by it."""

@@ -8,9 +8,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from oesvc.discovery import Asked, Replied
+from oesvc.dns.name import reverse_name
 from oesvc.ike.events import MessageSeen
 from oesvc.ipsec.flow import Address, Flow
-from oesvc.journal import Arrow, Entry, Journal
+from oesvc.journal import OWN_NAME, Arrow, Entry, Journal
 from oesvc.timeline import arrow_of_message, arrow_of_question
 
 LOG = Logger()
@@ -27,7 +28,10 @@ class Notes:
         self._journal.note(flow, Entry(self._unix_time(), text, arrow))
 
     def question(self, flow: Flow, responder: bool, happened: Asked | Replied) -> None:
-        self._journal.note(flow, Entry(self._unix_time(), str(happened), arrow_of_question(happened, responder)))
+        """Its flow's own name is left out: that makes the words the same for very many flows."""
+        own = happened.name == reverse_name(flow.destination)
+        text = happened.about(OWN_NAME) if own else str(happened)
+        self._journal.note(flow, Entry(self._unix_time(), text, arrow_of_question(happened, responder)))
 
     def peer_question(self, peer: Address, happened: Asked | Replied) -> None:
         self._journal.note_peer(peer, Entry(self._unix_time(), str(happened), arrow_of_question(happened, True)))
@@ -45,9 +49,13 @@ class Notes:
             self._journal.note_peer(event.peer, entry)
 
 
-def log_failure(deferred: "Deferred[Any]", what: str, instead: Callable[[str], object] = lambda why: None) -> None:
-    """Log what should not fail, and do `instead`, so that no connection waits for it for ever."""
-    def failed(failure: Failure) -> None:
-        LOG.failure("{what} failed", failure=failure, what=what)
-        instead(f"{what} failed: {failure.getErrorMessage()}")
-    deferred.addErrback(failed)
+def log_failure(deferred: "Deferred[Any]", of: object, what: str,
+                instead: Callable[[str], object] | None = None) -> None:
+    """Log what should not fail, with whose it is, and do `instead`, so that no connection waits for it for ever."""
+    deferred.addErrback(_failed, of, what, instead)
+
+
+def _failed(failure: Failure, of: object, what: str, instead: Callable[[str], object] | None) -> None:
+    LOG.failure("{of}: {what} failed", failure=failure, of=of, what=what)
+    if instead is not None:
+        instead(f"{of}: {what} failed: {failure.getErrorMessage()}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from oesvc.discovery import Asked, Replied
+from oesvc.dns.records import RecordType
 from oesvc.ike.events import MessageSeen, Way
 from oesvc.journal import Arrow, Entry, Ink, Party
 
@@ -12,9 +13,9 @@ MESSAGE_STEPS = {
     "main mode 6": "5K", "quick mode 1": "5L", "quick mode 2": "5O", "quick mode 3": "5P",
 }
 QUESTION_STEPS = {
-    ("TXT", False): ("5B", "5C"),
-    ("KEY", True): ("5I", "5J"),
-    ("TXT", True): ("5M", "5N"),
+    (RecordType.TXT, False): ("5B", "5C"),
+    (RecordType.KEY, True): ("5I", "5J"),
+    (RecordType.TXT, True): ("5M", "5N"),
 }
 "By the type asked and whether we are the responder: the steps of the question and of its answer."
 
@@ -36,11 +37,15 @@ def arrow_of_message(event: MessageSeen) -> Arrow:
 
 def arrow_of_question(happened: Asked | Replied, responder: bool) -> Arrow:
     """The arrow of a DNS question or its answer."""
-    rdtype = happened.question.partition(" ")[0]
+    return _question_arrow(isinstance(happened, Asked), happened.rdtype, responder)
+
+
+@cache
+def _question_arrow(is_asked: bool, rdtype: RecordType, responder: bool) -> Arrow:
     asked, answered = QUESTION_STEPS.get((rdtype, responder), ("", ""))
-    if isinstance(happened, Asked):
-        return _arrow(asked, Ink.CLEAR, Party.GATEWAY, Party.DNS)
-    return _arrow(answered, Ink.CLEAR, Party.DNS, Party.GATEWAY)
+    if is_asked:
+        return Arrow(asked, Ink.CLEAR, Party.GATEWAY, Party.DNS)
+    return Arrow(answered, Ink.CLEAR, Party.DNS, Party.GATEWAY)
 
 
 def render(entries: Sequence[Entry], names: dict[Party, str]) -> str:

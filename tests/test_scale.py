@@ -6,10 +6,9 @@ from ipaddress import ip_address
 
 from twisted.internet.task import Clock
 
-from oesvc import journal
 from oesvc.daemon import KeyingDaemon
 from oesvc.discovery import Discovery
-from oesvc.journal import LIVE_OCTETS, Journal
+from oesvc.journal import Journal
 from oesvc.kernel.hold import Datagram
 from oesvc.kernel.queue import read_flow
 from oesvc.oe.aging import Lifespans
@@ -62,8 +61,7 @@ class World:
             self.plane._datagram_arrived(Datagram(number, read_flow(bytes(header)), 0, 0))
 
 
-def test_a_flow_takes_less_than_a_kilobyte_and_leaves_no_garbage(monkeypatch):
-    monkeypatch.setattr(journal, "LIVE_OCTETS", LIVE_OCTETS * FLOWS // 100_000)
+def test_a_flow_takes_less_than_a_kilobyte_with_its_story_and_leaves_no_garbage():
     world = World()
     world.begin(range(FLOWS))
     gc.collect()

@@ -1,6 +1,7 @@
 """Domain names: RFC 1034 section 3.1, RFC 4343 (letter case), RFC 4034 section 6.1 (canonical order)."""
 
 import re
+from functools import lru_cache
 
 from oesvc.dns.answer import Name
 from oesvc.dns.failures import MalformedData
@@ -57,6 +58,7 @@ def name_text(name: Name) -> str:
                    for label in name)
 
 
+@lru_cache(maxsize=2048)
 def reverse_name(address: Address) -> Name:
     """Where an address stands in the reverse map: in-addr.arpa (RFC 1035 section 3.5) or ip6.arpa (RFC 3596)."""
     return tuple(label.encode() for label in address.reverse_pointer.split("."))

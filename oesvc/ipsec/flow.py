@@ -1,6 +1,6 @@
 """The pair of addresses that one connection protects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -20,10 +20,16 @@ class Flow:
 
     source: Address
     destination: Address
+    _hash: int = field(init=False, repr=False, compare=False)
+    "Tables are asked for a flow some thirty times until it is decided, and addresses take long to hash."
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.source, self.destination)))
         if self.source.version != self.destination.version:
             raise ValueError(f"{self.source} and {self.destination} are of different address families")
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def networks(self) -> tuple[Network, Network]:

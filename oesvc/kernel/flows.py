@@ -31,7 +31,9 @@ class FlowEntry:
     """
 
     flow: Flow
-    reqid: int
+    allot: Callable[["FlowEntry"], int]
+    "Gives it a reqid of its own."
+    allotted: int = 0
     policy: ForwardingPolicy | None = None
     "PASS, DENY or ENCRYPT where it is in force and the hooks know it; None while the flow is held."
     because: str = ""
@@ -57,6 +59,12 @@ class FlowEntry:
         return Verdict(self.policy, self.because) if self.policy else None
 
     @property
+    def reqid(self) -> int:
+        """What ties its policies to its SAs; who never has any takes none."""
+        self.allotted = self.allotted or self.allot(self)
+        return self.allotted
+
+    @property
     def configured(self) -> bool:
         """Its policies are replaced, and never deleted: they close what does not stand."""
         return isinstance(self.flow, Subnets)
@@ -80,6 +88,8 @@ class FlowTable:
         self._by_reqid: dict[int, FlowEntry] = {}
         self._waiting: dict[Flow, deque[Callable[[], None]]] = {}
         self._next = FLOW_REQIDS.start
+        self._allot = self._next_for
+        "One for all entries."
 
     def get(self, flow: Flow) -> FlowEntry | None:
         return self._entries.get(flow)
@@ -109,14 +119,21 @@ class FlowTable:
     def _create(self, flow: Flow) -> FlowEntry:
         if isinstance(flow, Subnets):
             reqid = self._configured[flow]
-            entry = FlowEntry(flow, reqid, outbound_policy=True, ingress=dict.fromkeys(INGRESS, Template(reqid, None)))
+            entry = FlowEntry(flow, self._allot, reqid, outbound_policy=True,
+                              ingress=dict.fromkeys(INGRESS, Template(reqid, None)))
+            self._by_reqid[reqid] = entry
         else:
-            while self._next in self._by_reqid:
-                self._advance()
-            entry = FlowEntry(flow, self._next)
-            self._advance()
-        self._entries[flow] = self._by_reqid[entry.reqid] = entry
+            entry = FlowEntry(flow, self._allot)
+        self._entries[flow] = entry
         return entry
+
+    def _next_for(self, entry: FlowEntry) -> int:
+        while self._next in self._by_reqid:
+            self._advance()
+        reqid = self._next
+        self._by_reqid[reqid] = entry
+        self._advance()
+        return reqid
 
     def _advance(self) -> None:
         """On to the next reqid: one that was given back is not used again before all others were."""
@@ -132,5 +149,6 @@ class FlowTable:
                 del self._waiting[entry.flow]
             begin()
         elif entry.empty:
-            del self._entries[entry.flow], self._by_reqid[entry.reqid]
+            del self._entries[entry.flow]
+            self._by_reqid.pop(entry.allotted, None)
         return result

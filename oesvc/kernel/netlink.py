@@ -44,9 +44,15 @@ class Request:
 
     kind: int
     body: bytes
-    asks: str
+    deed: str
     flags: int = 0
     tolerates: frozenset[int] = frozenset()
+    about: object = None
+    "Of the words, what takes long to write; nobody reads them unless it is refused."
+
+    @property
+    def asks(self) -> str:
+        return self.deed if self.about is None else f"{self.deed} {self.about}"
 
     def octets(self, sequence: int, acknowledge: bool) -> bytes:
         flags = self.flags | NLM_F_REQUEST | (NLM_F_ACK if acknowledge else 0)

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,6 +39,8 @@ MEMBERSHIP: dict[ForwardingPolicy, tuple[str, ...]] = {
 }
 "In which sets a flow stands. `known` is a map: it leads to the counter of what is done with the flow, and why."
 
+ADDRESS_OCTETS = {4: 4, 6: 16}
+
 # Attributes of linux/netfilter/nf_tables.h.
 NFTA_TABLE_NAME = NFTA_SET_ELEM_LIST_TABLE = NFTA_LIST_ELEM = NFTA_SET_ELEM_KEY = NFTA_DATA_VALUE = 1
 NFTA_SET_ELEM_LIST_SET = 2
@@ -53,28 +56,40 @@ def text(kind: int, value: str) -> bytes:
     return attribute(kind, value.encode("ascii") + b"\0")
 
 
+NFPROTO = NFGEN.pack(NFPROTO_INET, 0, 0)
+GONE = frozenset({errno.ENOENT})
+"Somebody has flushed the ruleset. Until it is restored nothing is held, but the traps stay closed."
+
+
 def batch_mark(kind: int) -> Request:
     """Beginning or end of a transaction."""
     return Request(kind, NFGEN.pack(0, 0, NFNL_SUBSYS_NFTABLES), "change the table")
 
 
-def table_request(kind: int, body: bytes, asks: str, flags: int = 0) -> Request:
-    # ENOENT: somebody has flushed the ruleset. Until it is restored nothing is held, but the traps stay closed.
-    return Request((NFNL_SUBSYS_NFTABLES << 8) | kind, NFGEN.pack(NFPROTO_INET, 0, 0) + body, asks, flags,
-                   frozenset({errno.ENOENT}))
+def table_request(kind: int, body: bytes, deed: str, flags: int = 0, about: object = None) -> Request:
+    return Request((NFNL_SUBSYS_NFTABLES << 8) | kind, NFPROTO + body, deed, flags, GONE, about)
 
 
 def element(kind: int, name: str, flow: Flow, counter: str = "") -> Request:
     """Add or delete one flow; as an ICMP error quotes it, its answers' addresses are what counts."""
     pair = flow.reversed() if name == "quoted" else flow
-    one = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, pair.source.packed + pair.destination.packed))
+    before, after, deed, flags = _around(kind, name, flow.source.version, counter)
+    body = b"".join((before, pair.source.packed, pair.destination.packed, after))
+    return table_request(kind, body, deed, flags, flow)
+
+
+@lru_cache(maxsize=1024)
+def _around(kind: int, name: str, version: int, counter: str) -> tuple[bytes, bytes, str, int]:
+    """What many flows have in common: the octets before the addresses and after them, in words, the flags."""
+    ends = b"\xff" * 2 * ADDRESS_OCTETS[version]
+    one = nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, ends))
     if counter:
         one += text(NFTA_SET_ELEM_OBJREF, counter)
-    body = (text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
-            + text(NFTA_SET_ELEM_LIST_SET, f"{name}{flow.source.version}")
-            + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, one)))
+    whole = (text(NFTA_SET_ELEM_LIST_TABLE, TABLE) + text(NFTA_SET_ELEM_LIST_SET, f"{name}{version}")
+             + nested(NFTA_SET_ELEM_LIST_ELEMENTS, nested(NFTA_LIST_ELEM, one)))
+    before, _, after = whole.partition(ends)
     deed, flags = ("add to", NLM_F_CREATE) if kind == NFT_MSG_NEWSETELEM else ("delete from", 0)
-    return table_request(kind, body, f"{deed} the set {name}: {flow}", flags)
+    return before, after, f"{deed} the set {name}:", flags
 
 
 def memberships(verdict: Verdict | None) -> dict[str, str]:

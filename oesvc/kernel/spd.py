@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -23,7 +24,7 @@ from oesvc.kernel.constants import (
     XfrmMessage,
 )
 from oesvc.kernel.netlink import Message, Request
-from oesvc.kernel.structs import PolicyId, PolicyMessage, encode
+from oesvc.kernel.structs import PolicyId, PolicyMessage, encode, encode_attributes
 
 Network = IPv4Network | IPv6Network
 
@@ -34,6 +35,8 @@ VERSION = {family: version for version, family in FAMILY.items()}
 ACTIONS = {ForwardingPolicy.PASS: XFRM_POLICY_ALLOW, ForwardingPolicy.ENCRYPT: XFRM_POLICY_ALLOW,
            ForwardingPolicy.DENY: XFRM_POLICY_BLOCK}
 
+ADDRESS_OCTETS = 16
+"Of xfrm_address_t, of either family."
 LONGEST = 128
 "Bits of the longest prefix: longer prefixes come first."
 
@@ -149,25 +152,45 @@ def put_policy(policy: Policy) -> Request:
 
 
 def _policy_request(kind: XfrmMessage, policy: Policy) -> Request:
-    attrs = [("XFRMA_TMPL", template_fields(policy.template, policy.selector.source.version))] \
-        if policy.template else []
     deed = "block" if policy.action == XFRM_POLICY_BLOCK else "protect" if policy.template else "pass"
-    return Request(kind, encode(PolicyMessage, policy_fields(policy), attrs),
-                   f"put a policy ({policy.direction.name.lower()}, {deed}) for {policy.selector}")
+    body = _policy_info(policy)
+    if policy.template:
+        body += encode_attributes([("XFRMA_TMPL", template_fields(policy.template, policy.selector.source.version))])
+    return Request(kind, body, f"put a policy ({policy.direction.name.lower()}, {deed}) for", about=policy.selector)
+
+
+def _policy_info(policy: Policy) -> bytes:
+    """struct xfrm_userpolicy_info. Of all flows' policies all but the addresses, which it begins with, is the same."""
+    which = policy.selector
+    return b"".join((*(network.network_address.packed.ljust(ADDRESS_OCTETS, b"\0")
+                       for network in (which.destination, which.source)),
+                     _after_the_addresses(policy.direction, policy.priority, policy.action, policy.lives,
+                                          which.source.version, which.source.prefixlen, which.destination.prefixlen,
+                                          which.protocol, which.source_port, which.destination_port, which.tag)))
+
+
+@lru_cache(maxsize=1024)
+def _after_the_addresses(direction: Direction, priority: int, action: int, lives: int, version: int, source: int,
+                         destination: int, *what: int) -> bytes:
+    """Of prefixes of these lengths."""
+    anywhere = EVERYWHERE[version].network_address
+    selector = Selector(ip_network((anywhere, source)), ip_network((anywhere, destination)), *what)
+    fields = policy_fields(Policy(direction, selector, priority, action, lives=lives))
+    return encode(PolicyMessage, fields)[2 * ADDRESS_OCTETS:]
 
 
 def delete_policy(direction: Direction, selector: Selector) -> Request:
     """Delete the policy, if there is one."""
     return Request(XfrmMessage.DELPOLICY, encode(PolicyId, selector.fields() | {"dir": direction}),
-                   f"delete the policy ({direction.name.lower()}) for {selector}",
-                   tolerates=frozenset({errno.ENOENT}))
+                   f"delete the policy ({direction.name.lower()}) for", tolerates=frozenset({errno.ENOENT}),
+                   about=selector)
 
 
 def get_policy(direction: Direction, selector: Selector) -> Request:
     """Ask for the policy; no reply if there is none."""
     return Request(XfrmMessage.GETPOLICY, encode(PolicyId, selector.fields() | {"dir": direction}),
-                   f"get the policy ({direction.name.lower()}) for {selector}",
-                   tolerates=frozenset({errno.ENOENT}))
+                   f"get the policy ({direction.name.lower()}) for", tolerates=frozenset({errno.ENOENT}),
+                   about=selector)
 
 
 def list_policies() -> Request:

@@ -149,9 +149,13 @@ IN_NETWORK_ORDER: dict[str, Callable[[int], int]] = {">H": htons, ">I": htonl}
 def encode(message: type[XfrmAttributes], fields: Mapping[str, Any],
            attrs: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> bytes:
     """The body of a message, without its netlink header. Fields that are not given are zero."""
-    return _pack(message, fields) + b"".join(
-        attribute(kind, _pack(structure, values))
-        for name, values in attrs for kind, structure in (_attributes()[name],))
+    return _pack(message, fields) + encode_attributes(attrs)
+
+
+def encode_attributes(attrs: Iterable[tuple[str, Mapping[str, Any]]]) -> bytes:
+    """What comes after the fields."""
+    return b"".join(attribute(kind, _pack(structure, values))
+                    for name, values in attrs for kind, structure in (_attributes()[name],))
 
 
 def _pack(structure: Any, values: Mapping[str, Any]) -> bytes:
