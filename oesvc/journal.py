@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from oesvc.dns.name import name_text, reverse_name
@@ -89,18 +90,23 @@ def _entries(story: Story) -> Iterator[Entry]:
             at = part
 
 
+_same = lru_cache(maxsize=1024)(int)
+"A number: of very many stories the same one."
+
+
 def _octets(story: Story) -> int:
     return int(story[0])  # type: ignore[arg-type]
 
 
 def _longer(story: Story, at: float, words: Words, octets: int) -> Story:
     """With what happened now; it takes so many octets more."""
+    octets = _same(_octets(story) + octets)
     for part in reversed(story):
         if part.__class__ is float:
             if 0 <= at - part < AT_ONCE:
-                return (_octets(story) + octets, *story[1:], words)
+                return (octets, *story[1:], words)
             break
-    return (_octets(story) + octets, *story[1:], at, words)
+    return (octets, *story[1:], at, words)
 
 
 def _without_the_first(story: Story) -> Story:
