@@ -152,7 +152,7 @@ class Site:
                                             "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"})
 
     def wait(self, limit: float = 240) -> None:
-        """Until all that it starts by itself has been started."""
+        """Until systemd answers; it may go on to start what it starts by itself."""
         deadline = time.monotonic() + limit
         while not self._is_up():
             if time.monotonic() > deadline or self._container.poll() is not None:
@@ -225,7 +225,7 @@ class Site:
             return False
         asked = subprocess.run(["nsenter", "-t", str(leader), "-a", "systemctl", "is-system-running"],
                                capture_output=True, text=True, env=ENVIRONMENT)
-        return asked.stdout.strip() in ("running", "degraded")
+        return asked.stdout.strip() in ("initializing", "starting", "running", "degraded")
 
 
 def _run(*command: str) -> None:
