@@ -109,11 +109,11 @@ def tell_encrypted(stage: Stage, what: str) -> None:
 
 
 def print_step(site: Site, command: str) -> None:
-    step = site.run(command)
+    step = site.run(command, limit=900)
     print(f"    {step.seconds:6.1f} s  # {step.command}")
 
 
-def wait_for_another(site: Site, former: str, limit: float = 400) -> None:
+def wait_for_another(site: Site, former: str, limit: float = 600) -> None:
     """Until another daemon than the process `former` is ready."""
     deadline = time.monotonic() + limit
     while True:

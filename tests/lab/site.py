@@ -190,7 +190,7 @@ class Site:
 
     def failed(self) -> str:
         """Units that have failed, and the journal of each and of the service; its console where it is not there."""
-        if not self._leader():
+        if self._container.poll() is not None:
             return self._console.read_text(errors="replace")[-5000:]
         listed = self.run("systemctl list-units --failed --plain --no-legend", check=False).output.splitlines()
         units = [line.split()[0] for line in listed]
