@@ -5,12 +5,16 @@ uninitialised pointers on bad input, and `thisown` tears its types down. ldns ch
 and nothing else; everything that RFC 4035 section 5.3.1 asks besides is in `signatures`.
 """
 
-import ldns
+import warnings
 
 from oesvc.dns.answer import Name
 from oesvc.dns.name import name_text
 from oesvc.dns.records import Dnskey, RecordType, Rrsig
 from oesvc.dns.wire import RRset
+
+with warnings.catch_warnings():
+    # It would have every library's deprecations shown, in the administrator's log.
+    import ldns
 
 # RSASHA1, RSASHA1-NSEC3-SHA1, RSASHA256, RSASHA512, ECDSAP256SHA256, ECDSAP384SHA384, ED25519, ED448:
 # what RFC 8624 section 3.1 wants of validators.

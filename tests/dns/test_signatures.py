@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 
 import pytest
 
@@ -140,3 +142,11 @@ def test_sha1_does_not_count_beside_a_better_digest(key):
     assert strongest([weak, strong]) == [strong]
     assert strongest([weak]) == [weak]
     assert strongest([dataclasses.replace(weak, algorithm=12), dataclasses.replace(strong, digest_type=3)]) == []
+
+
+def test_what_checks_signatures_does_not_fill_the_log_with_warnings_of_libraries():
+    """Importing ldns alone has them all shown."""
+    inside = "import warnings; before = list(warnings.filters); {}; print(before == warnings.filters)"
+    said = [subprocess.run([sys.executable, "-c", inside.format(statement)], capture_output=True, text=True).stdout
+            for statement in ("import ldns", "import oesvc.dns.ldns_binding")]
+    assert said == ["False\n", "True\n"]
