@@ -112,7 +112,7 @@ def tell_ping(stage: Stage) -> None:
     stage.story.chapter(f"Alice pings Bob ({BOB})")
     began = time.monotonic()
     with stage.net.capture("internet", name="internet") as tap:
-        answered = stage.net["alice"].ping(BOB, PINGS)
+        answered = stage.reach_bob()
         packets = tap.end()
     took = time.monotonic() - began
     print(indented(stage.a.why(ALICE, BOB)))

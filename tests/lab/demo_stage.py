@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tests.lab.capture import Packet
-from tests.lab.demo import ALICE, BOB, CAROL, FRANK, Story, indented
+from tests.lab.demo import ALICE, BOB, CAROL, FRANK, PINGS, Story, indented
 from tests.lab.network import Network
 from tests.lab.site import Site, Step
 
@@ -30,6 +30,10 @@ class Stage:
     def tell_what_failed(self) -> None:
         for site in self.sites:
             print(f"\n--- {site.row.host}: what failed, and its journal\n{indented(site.failed())}", flush=True)
+
+    def reach_bob(self) -> int:
+        """How many of Alice's PINGS Bob answers; the first alone: of several that wait not all are kept (3.1.1)."""
+        return sum(self.net["alice"].ping(BOB, count, wait=30) for count in (1, PINGS - 1))
 
     def while_pinging(self, name: str, happens: Callable[[], object]) -> "Seen":
         """Alice pings Bob, Carol and Frank five times a second while it `happens`, watched on the Internet."""

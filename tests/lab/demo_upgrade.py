@@ -102,7 +102,7 @@ UPGRADE: tuple[Callable[[Stage], None], ...] = (
 
 
 def tell_encrypted(stage: Stage, what: str) -> None:
-    answered = stage.net["alice"].ping(BOB, PINGS)
+    answered = stage.reach_bob()
     why = stage.a.why(ALICE, BOB)
     print(indented(why.splitlines()[0]))
     stage.story.claim(what, answered == PINGS and "is encrypted" in why)
