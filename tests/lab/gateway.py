@@ -35,7 +35,7 @@ GATEWAYS = (
                clear=("192.2.0.99/32", "2001:db8:2::199/128")),
     GatewayRow("sg-b", ("192.2.0.0/24", "2001:db8:2::/64"), clear=("192.1.0.99/32", "2001:db8:1::99/128")),
 )
-SECOND_EXIT = GatewayRow("sg-d", ("192.1.0.0/24", "192.3.0.0/24"))
+SECOND_EXIT = GatewayRow("sg-d", ("192.1.0.0/24", "192.3.0.0/24", "2001:db8:1::/64", "2001:db8:3::/64"))
 "Dave's gateway, which speaks for Alice's network too (RFC 4322 section 8)."
 
 

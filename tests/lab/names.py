@@ -19,6 +19,9 @@ from tests.lab.network import ROOT, Host, Network, address_of
 from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
 
 NAME_SERVER = "ns.test."
+SERVED_AT = [address_of("dns", version) for version in (4, 6)]
+RESOLVE_IN = {4: "server:\n  do-ip6: no\n", 6: "server:\n  do-ip4: no\n"}
+"For an unbound that asks name servers in one family only."
 ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
          "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
 KEPT_ZONES = ROOT / ".cache/lab-zones"
@@ -40,8 +43,8 @@ BY_CLASS = {"alice": {4: [f"192.1.0.{number}" for number in range(101, 106)],
 "Further addresses of Alice's and Bob's, one for each class; SG-A and SG-B speak for them."
 SPARE_BOB6 = "2001:db8:2::100"
 "One more in IPv6."
-TWO_EXITS = "192.1.0.70"
-"An address of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives it to nobody."
+TWO_EXITS = {4: "192.1.0.70", 6: "2001:db8:1::70"}
+"Addresses of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives them to nobody."
 
 
 def reverse_name(address: str) -> str:
@@ -59,14 +62,15 @@ def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
     spare += [delegation_record(ip_address(host), ip_address(address_of(gateway, version)), keys[gateway])
               for client, gateway in CLIENTS.items() for version in (4, 6)
               for host in BY_CLASS[client][version] if host not in SPARE_BOBS]
-    second = ip_address(address_of("sg-d"))
-    two_exits = [delegation_record(ip_address(TWO_EXITS), ip_address(address_of(gateway)), keys[gateway])
-                 for gateway in ("sg-a", "sg-d")]
+    two_exits = [delegation_record(ip_address(alice), ip_address(address_of(gateway, version)), keys[gateway])
+                 for version, alice in TWO_EXITS.items() for gateway in ("sg-a", "sg-d")]
+    second = [record for version in TWO_EXITS
+              for record in records(ip_address(address_of("sg-d", version)), [], keys["sg-d"])]
     crossed = [delegation_record(ip_address(host), ip_address(address_of(gateway, version)), keys[gateway])
                for host, gateway, version in CROSSED]
     named = [key_record(f"{name}.test", keys[name]) for name in NAMED]
     named += [delegation_record(ip_address(alice), "sg-a.test", keys["sg-a"]) for alice in NAMED_ALICES]
-    return canonical + spare + two_exits + records(second, [], keys["sg-d"]) + crossed + named
+    return canonical + spare + two_exits + second + crossed + named
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:
@@ -85,10 +89,10 @@ def canonical_tree(bits: int = BITS) -> ZoneTree:
     """
     folder = KEPT_ZONES / str(bits)
     zones = signed_zones(canonical_records(public_keys(bits)))
-    wanted, built = repr([(zone.name, zone.records) for zone in zones]), folder / "table"
+    wanted, built = repr([SERVED_AT, *((zone.name, zone.records) for zone in zones)]), folder / "table"
     if not built.exists() or built.read_text() != wanted or time.time() - built.stat().st_mtime > RENEWAL:
         shutil.rmtree(folder, ignore_errors=True)
-        tree = build_tree(folder, zones, NAME_SERVER, [address_of("dns")])
+        tree = build_tree(folder, zones, NAME_SERVER, SERVED_AT)
         (folder / "anchor").write_text(tree.anchor)
         (folder / "files").write_text(json.dumps({name: str(file) for name, file in tree.files.items()}))
         built.write_text(wanted)
@@ -101,16 +105,17 @@ def serve_names(net: Network, tree: ZoneTree, resolvers: Iterable[str] = ("sg-a"
 
     The tree's anchor is written to `net.folder / "root.key"`, for the gateways to trust.
     """
-    server, address = net["dns"], address_of("dns")
+    server = net["dns"]
     (net.folder / "root.key").write_text(f"{tree.anchor}\n")
-    (net.folder / "root.hints").write_text(root_hints(NAME_SERVER, [address]))
-    (net.folder / "nsd.conf").write_text(nsd_conf(net.folder, tree, [(address, 53)]))
+    (net.folder / "root.hints").write_text(root_hints(NAME_SERVER, SERVED_AT))
+    (net.folder / "nsd.conf").write_text(nsd_conf(net.folder, tree, [(address, 53) for address in SERVED_AT]))
     server.popen(["nsd", "-d", "-c", str(net.folder / "nsd.conf")], "nsd.log")
     for name in resolvers:
         file = net.folder / f"unbound-{name}.conf"
-        file.write_text(unbound_conf(net.folder, [("127.0.0.1", 53)], root_hints=net.folder / "root.hints"))
+        file.write_text(unbound_conf(net.folder, [("127.0.0.1", 53)], root_hints=net.folder / "root.hints")
+                        + RESOLVE_IN[4])
         net[name].popen(["unbound", "-d", "-c", str(file)], f"unbound-{name}.log")
-    wait_for_answer(server, address)
+    wait_for_answer(server, SERVED_AT[0])
     for name in resolvers:
         wait_for_answer(net[name], "127.0.0.1")
 

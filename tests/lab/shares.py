@@ -9,14 +9,15 @@ SECONDS = {
     "test_gateway_nat": 120,
     "test_interop": 330,
     "test_interop_lives": 200,
-    "test_life_and_death": 205,
+    "test_life_and_death": 225,
     "test_main_job": 150,
-    "test_multihoming": 120,
+    "test_multihoming": 140,
     "test_nat": 150,
     "test_plane": 150,
     "test_policy": 200,
-    "test_reboots": 120,
-    "test_rekey": 120,
+    "test_reboots": 150,
+    "test_rekey": 165,
+    "test_resolvers": 120,
 }
 "What a file takes under emulation, about, where it is much more than the others' minute."
 USUAL = 60

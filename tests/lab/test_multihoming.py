@@ -2,20 +2,24 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
 
 from tests.lab.gateway import GATEWAYS, SECOND_EXIT, Gateway, start_gateways
-from tests.lab.names import SPARE_BOBS, TWO_EXITS, canonical_tree, serve_names
+from tests.lab.names import SPARE_BOB6, SPARE_BOBS, TWO_EXITS, canonical_tree, serve_names
 from tests.lab.network import Network, address_of
 from tests.lab.test_main_job import clear
 
 pytestmark = pytest.mark.lab
 
-BOB, SG_A, SG_B, SG_D = (address_of(name) for name in ("bob", "sg-a", "sg-b", "sg-d"))
-NET_B = "192.2.0.0/24"
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+BOBS, SG_AS, SG_BS, SG_DS = (
+    {version: address_of(name, version) for version in FAMILIES} for name in ("bob", "sg-a", "sg-b", "sg-d"))
+CALLERS = {4: SPARE_BOBS[0], 6: SPARE_BOB6}
+"Further addresses of Bob's, whose flows SG-B begins."
+NET_B = {4: "192.2.0.0/24", 6: "2001:db8:2::/64"}
 PORT = 4325
 PATIENCE = 120.0
 "Seconds, for an emulated machine: TCP's own repetitions are up to half a minute apart."
@@ -31,15 +35,18 @@ class Exits:
 
     def leave_by(self, exit: str) -> None:
         """Alice's routers change their mind: her datagrams to Bob leave by this gateway."""
-        hop = {"sg-a": "192.1.0.1", "sg-d": "192.1.0.254"}[exit]
-        self.net["alice"].run(["ip", "route", "replace", NET_B, "via", hop])
+        for version, hop in {"sg-a": {4: "192.1.0.1", 6: "2001:db8:1::1"},
+                             "sg-d": {4: "192.1.0.254", 6: "2001:db8:1::254"}}[exit].items():
+            self.net["alice"].run(["ip", "route", "replace", NET_B[version], "via", hop])
 
-    def outbound(self, gateway: str) -> int:
-        """Octets that SG-B has sent to TWO_EXITS by this gateway."""
-        return sum(self.net["sg-b"].sas(f"{SG_B} dst {gateway}\n").values())
+    def outbound(self, gateways: Mapping[int, str]) -> list[int]:
+        """Octets that SG-B has sent to TWO_EXITS by this gateway, in each family."""
+        return [sum(self.net["sg-b"].sas(f"{SG_BS[version]} dst {gateway}\n").values())
+                for version, gateway in gateways.items()]
 
-    def inbound(self, gateway: str) -> int:
-        return sum(self.net["sg-b"].sas(f"{gateway} dst {SG_B}\n").values())
+    def inbound(self, gateways: Mapping[int, str]) -> list[int]:
+        return [sum(self.net["sg-b"].sas(f"{gateway} dst {SG_BS[version]}\n").values())
+                for version, gateway in gateways.items()]
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +54,27 @@ def exits() -> Iterator[Exits]:
     with Network() as net:
         brisk = {"ike": {"dpd-idle": "4"}}
         a, b, d = (Gateway(net, row, brisk) for row in (*GATEWAYS, SECOND_EXIT))
-        net["alice"].run(["ip", "address", "add", f"{TWO_EXITS}/24", "dev", "eth0"])
-        net["bob"].run(["ip", "address", "add", f"{SPARE_BOBS[0]}/24", "dev", "eth0"])
-        net["as1"].run(["ip", "route", "add", NET_B, "via", "192.3.0.1"])
+        for name, addresses in (("alice", TWO_EXITS), ("bob", CALLERS)):
+            net[name].run(["ip", "address", "add", f"{addresses[4]}/24", "dev", "eth0"])
+            net[name].run(["ip", "address", "add", f"{addresses[6]}/64", "dev", "eth0", "nodad"])
+        for version, hop in ((4, "192.3.0.1"), (6, "2001:db8:3::1")):
+            net["as1"].run(["ip", "route", "add", NET_B[version], "via", hop])
         serve_names(net, canonical_tree(), ("sg-a", "sg-b", "sg-d"))
         start_gateways((a, b, d))
         yield Exits(net, b, d)
 
 
 class Talk:
-    """A TCP connection from Alice to Bob."""
+    """A TCP connection from Alice to Bob in one family."""
 
-    def __init__(self, net: Network) -> None:
-        listener = net["bob"].socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind((BOB, PORT))
+    def __init__(self, net: Network, version: int) -> None:
+        listener = net["bob"].socket(FAMILIES[version], socket.SOCK_STREAM)
+        listener.bind((BOBS[version], PORT))
         listener.listen()
-        self._alice = net["alice"].socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._alice = net["alice"].socket(FAMILIES[version], socket.SOCK_STREAM)
         self._alice.settimeout(PATIENCE)
-        self._alice.bind((TWO_EXITS, 0))
-        self._alice.connect((BOB, PORT))
+        self._alice.bind((TWO_EXITS[version], 0))
+        self._alice.connect((BOBS[version], PORT))
         self._bob, _ = listener.accept()
         self._bob.settimeout(PATIENCE)
         listener.close()
@@ -88,32 +97,40 @@ class Talk:
 
 
 @pytest.mark.conformance("C-8-01", "C-8-02", "C-8-03", "C-8-07", "C-8-08")
-def test_a_tcp_session_outlives_changes_of_the_path_and_the_death_of_a_gateway(exits: Exits) -> None:
+def test_tcp_sessions_in_both_families_outlive_changes_of_the_path_and_the_death_of_a_gateway(exits: Exits) -> None:
     net = exits.net
     with net.capture("internet") as tap:
-        talk = Talk(net)
-        assert talk.goes_on()
-        assert len(net["sg-b"].sas()) == 2
+        talks = [Talk(net, version) for version in FAMILIES]
+        assert all(talk.goes_on() for talk in talks)
+        assert len(net["sg-b"].sas()) == 4
 
         exits.leave_by("sg-d")
-        assert talk.goes_on()
-        assert [len(net[gateway].sas()) for gateway in ("sg-a", "sg-b", "sg-d")] == [2, 4, 2]
-        by_a, by_d = exits.outbound(SG_A), exits.outbound(SG_D)
-        assert by_a and by_d, "SG-B sent to SG-A, then to SG-D"
+        assert all(talk.goes_on() for talk in talks)
+        assert [len(net[gateway].sas()) for gateway in ("sg-a", "sg-b", "sg-d")] == [4, 8, 4]
+        by_a, by_d = exits.outbound(SG_AS), exits.outbound(SG_DS)
+        assert all(by_a) and all(by_d), "SG-B sent to SG-A, then to SG-D"
 
         exits.leave_by("sg-a")
-        received = exits.inbound(SG_A)
-        assert talk.goes_on()
-        assert exits.inbound(SG_A) > received, "SG-B accepts from SG-A"
-        assert (exits.outbound(SG_A), exits.outbound(SG_D) > by_d) == (by_a, True), "and sends to whom keyed last"
+        received = exits.inbound(SG_AS)
+        assert all(talk.goes_on() for talk in talks)
+        assert grown(received, exits.inbound(SG_AS)), "SG-B accepts from SG-A"
+        assert exits.outbound(SG_AS) == by_a and grown(by_d, exits.outbound(SG_DS)), "and sends to whom keyed last"
         assert net["sg-b"].xfrm_errors() == {}
 
         exits.d.kill()
         net["sg-d"].run(["ip", "link", "set", "wan0", "down"])
-        assert talk.goes_on(), "after DPD has found SG-D dead"
-        assert exits.outbound(SG_A) > by_a
-        assert f"it is sent by {SG_A} now" in exits.b.why(BOB, TWO_EXITS)
-        talk.close()
+        assert all(talk.goes_on() for talk in talks), "after DPD has found SG-D dead"
+        assert grown(by_a, exits.outbound(SG_AS))
+        for version, two_exits in TWO_EXITS.items():
+            assert f"it is sent by {SG_AS[version]} now" in exits.b.why(BOBS[version], two_exits)
+        for talk in talks:
+            talk.close()
 
-        assert net["bob"].ping(TWO_EXITS, wait=60, source=SPARE_BOBS[0]) == 1, "one that SG-B begins"
-    assert clear(tap.end(), BOB, SPARE_BOBS[0]) == []
+        for version, caller in CALLERS.items():
+            assert net["bob"].ping(TWO_EXITS[version], wait=60, source=caller) == 1, "one that SG-B begins"
+    assert clear(tap.end(), *BOBS.values(), *CALLERS.values()) == []
+
+
+def grown(before: Iterable[int], after: Iterable[int]) -> bool:
+    """Whether each is more than it was."""
+    return all(now > then for then, now in zip(before, after, strict=True))

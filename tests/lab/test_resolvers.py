@@ -1,22 +1,43 @@
-"""Opportunistic encryption waits for the DNS: where the DNS would wait for it, that is prevented, or explained."""
+"""Opportunistic encryption waits for the DNS: where the DNS would wait for it, that is prevented, or explained.
+
+Two gateways at once: SG-A has its DNS in IPv4, SG-B in IPv6 all the way to the name server.
+"""
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from oesvc.dns.name import name_text
 from oesvc.dns.resolver import APEXES
-from tests.lab.gateway import GATEWAYS, Gateway, start_gateways
-from tests.lab.names import canonical_tree, serve_names
+from tests.lab.gateway import GATEWAYS, Gateway, GatewayRow, start_gateways
+from tests.lab.names import RESOLVE_IN, canonical_tree, serve_names
 from tests.lab.network import Host, Network, address_of
 from tests.zones import unbound_conf
 
 pytestmark = pytest.mark.lab
 
-ALICE, HERE = address_of("alice"), "127.0.0.1"
 PRIVATE = {"clear": (), "private-or-clear": (), "private": ("0.0.0.0/0", "::/0")}
 "Nothing may go in clear, so what is held and never answered is lost."
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway, a client of its, and the version of IP in which both ask the DNS."""
+
+    row: GatewayRow
+    client: str
+    version: int
+    loopback: str
+
+    @property
+    def resolver(self) -> str:
+        """The client's address."""
+        return address_of(self.client, self.version)
+
+
+SITES = Site(GATEWAYS[0], "alice", 4, "127.0.0.1"), Site(GATEWAYS[1], "bob", 6, "::1")
 
 
 @pytest.fixture
@@ -25,11 +46,11 @@ def net() -> Iterator[Network]:
         yield net
 
 
-def start_resolver(host: Host, listen: str, more: str = "") -> None:
-    """An unbound on a host: one that asks the tree's servers, or forwards as `more` says."""
+def start_resolver(host: Host, listen: str, version: int, more: str = "") -> None:
+    """An unbound on a host: one that asks the tree's servers, or forwards as `more` says, in one version of IP."""
     file = host.folder / f"unbound-{host.name}.conf"
     file.write_text(unbound_conf(host.folder, [(listen, 53)], root_hints=host.folder / "root.hints").replace(
-        "unbound.pid", f"unbound-{host.name}.pid") + more)
+        "unbound.pid", f"unbound-{host.name}.pid") + RESOLVE_IN[version] + more)
     host.popen(["unbound", "-d", "-c", str(file)], f"unbound-{host.name}.log")
 
 
@@ -51,17 +72,23 @@ def said(gateway: Gateway, words: str, limit: float = 60) -> str:
     raise AssertionError(f"{words!r} is not in\n{gateway.log.read_text(errors='replace')}")
 
 
-@pytest.mark.parametrize("resolver, warm", [(HERE, False), (ALICE, True)],
+@pytest.mark.parametrize("among_clients, warm", [(False, False), (True, True)],
                          ids=["on the gateway, cache empty", "among the clients, cache warm"])
-def test_the_resolver_is_never_held_by_the_policy_that_waits_for_it(net: Network, resolver: str, warm: bool) -> None:
-    a = Gateway(net, GATEWAYS[0], {"dns": {"servers": resolver}}, PRIVATE)
+def test_the_resolver_is_never_held_by_the_policy_that_waits_for_it(
+        net: Network, among_clients: bool, warm: bool) -> None:
     serve_names(net, canonical_tree(), [])
-    start_resolver(net["sg-a" if resolver == HERE else "alice"], resolver)
-    if warm:
-        warm_up(net["sg-a"], resolver)
-    start_gateways([a])
-    # What its cache holds, it need not ask for; but then it would be `the DNS tells only what was asked before`.
-    assert "signed by . under the trust anchor of ." in said(a, "the DNS answers while our policy is in force")
+    gateways = []
+    for site in SITES:
+        resolver = site.resolver if among_clients else site.loopback
+        start_resolver(net[site.client if among_clients else site.row.host], resolver, site.version)
+        if warm:
+            warm_up(net[site.row.host], resolver)
+        gateways.append(Gateway(net, site.row, {"dns": {"servers": resolver}}, PRIVATE))
+    start_gateways(gateways)
+    for gateway in gateways:
+        # What a cache holds, it need not ask for; but then it would be `the DNS tells only what was asked before`.
+        assert "signed by . under the trust anchor of ." in said(
+            gateway, "the DNS answers while our policy is in force")
 
 
 @pytest.mark.parametrize("warm, words", [
@@ -70,13 +97,17 @@ def test_the_resolver_is_never_held_by_the_policy_that_waits_for_it(net: Network
     ids=["cache empty", "cache warm"])
 def test_a_circle_through_a_client_that_is_not_named_is_explained_at_start(
         net: Network, warm: bool, words: str) -> None:
-    a = Gateway(net, GATEWAYS[0], {"dns": {"servers": HERE}}, PRIVATE)
     serve_names(net, canonical_tree(), [])
-    start_resolver(net["alice"], ALICE)
-    start_resolver(net["sg-a"], HERE, f"forward-zone:\n  name: \".\"\n  forward-addr: {ALICE}\n")
-    if warm:
-        warm_up(net["sg-a"], HERE)
-    start_gateways([a])
-    line = said(a, words)
-    assert "127.0.0.1 is on this host" in line
-    assert "if it hands them to a resolver among the clients, [dns] servers must name that one too" in line
+    gateways = []
+    for site in SITES:
+        start_resolver(net[site.client], site.resolver, site.version)
+        start_resolver(net[site.row.host], site.loopback, site.version,
+                       f"forward-zone:\n  name: \".\"\n  forward-addr: {site.resolver}\n")
+        if warm:
+            warm_up(net[site.row.host], site.loopback)
+        gateways.append(Gateway(net, site.row, {"dns": {"servers": site.loopback}}, PRIVATE))
+    start_gateways(gateways)
+    for gateway, site in zip(gateways, SITES, strict=True):
+        line = said(gateway, words)
+        assert f"{site.loopback} is on this host" in line
+        assert "if it hands them to a resolver among the clients, [dns] servers must name that one too" in line
