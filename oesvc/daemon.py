@@ -240,7 +240,7 @@ class KeyingDaemon:
             silent = ev.PeerSilent(f"there is no route to gateway {gateway}: {error}")
             self._clock.callLater(0, self.tell, connection, silent)
             return
-        self.keying.initiate(connection.flow, local, gateway, identity, keys, connection.line.options)
+        self.keying.initiate(connection, local, gateway, identity, keys)
 
     @perform.register
     def _(self, action: actions.QueryLastUse, connection: Connection) -> None:

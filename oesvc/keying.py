@@ -21,7 +21,7 @@ from oesvc.ipsec.subnets import Subnets
 from oesvc.keylog import KeyLog
 from oesvc.notes import Notes, log_failure
 from oesvc.oe import events as ev
-from oesvc.oe.classes import ClassOptions, PolicyLine
+from oesvc.oe.classes import PolicyLine
 from oesvc.oe.configured import ConfiguredTunnel
 from oesvc.oe.connection import Connection
 from oesvc.oe.connections import Connections, Instance
@@ -79,11 +79,12 @@ class Keying:
         """An address of ours is gone; keys agreed on from there are of no use."""
         self._call(lambda now: self.engine.address_gone(address, now))
 
-    def initiate(self, flow: Flow, local: Address, gateway: Address, identity: Identity,
-                 keys: Sequence[RsaPublicKey], options: ClassOptions) -> None:
-        """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`, believed by `options`."""
+    def initiate(self, connection: Instance, local: Address, gateway: Address, identity: Identity,
+                 keys: Sequence[RsaPublicKey]) -> None:
+        """Begin a tunnel with a gateway that must prove to be `identity` by one of `keys`."""
+        flow, options = connection.flow, connection.line.options
         tunnel = self.engine.initiate(flow, local, gateway, identity, keys, self._clock.seconds(), options.keying_time)
-        self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_here=True, dnssec=options.dnssec))
+        self._tunnels.begin(TunnelRecord(tunnel, flow, gateway, begun_for=connection, dnssec=options.dnssec))
         self.turn()
 
     def disown(self, local: Address, peer: Address, spi: int, port: int | None) -> None:
@@ -141,8 +142,7 @@ class Keying:
     def _(self, event: ike.TunnelProposed) -> None:
         self._notes.adopt(event.flow, event.peer)
         line = self._connections.classes.find(event.flow.destination)
-        self._tunnels.begin(TunnelRecord(event.tunnel, event.flow, event.peer, begun_here=False,
-                                         dnssec=line.options.dnssec))
+        self._tunnels.begin(TunnelRecord(event.tunnel, event.flow, event.peer, dnssec=line.options.dnssec))
         configured = isinstance(event.flow, Subnets)
         if not configured and not self._is_ours(event.flow.source):
             self._refuse(event, f"{event.flow.source} is not behind this gateway")
@@ -237,7 +237,7 @@ class Keying:
         self._failed(event.tunnel, event.flow, FAILURES[event.failure](detail))
 
     def _failed(self, tunnel_id: ike.TunnelId, flow: Flow, failure: ev.Event) -> None:
-        """An attempt came to nothing: its SAs go, and its flow's connection hears of it."""
+        """An attempt came to nothing: its SAs go, and the connection whose it was hears of it."""
         tunnel = self._tunnels.end(tunnel_id)
         connection = self._connections.get(flow)
         if tunnel is None:
@@ -246,11 +246,11 @@ class Keying:
         log_failure(self._plane.remove_sas(flow, tunnel.sas), flow, "SAs of a failed tunnel")
         if isinstance(failure, ev.PeerSilent) and tunnel.begun_here:
             self._discovery.was_silent(tunnel.peer)
-        if connection is not None and tunnel.begun_here:
+        if connection is not None and connection is tunnel.begun_for:
             self._tell(connection, failure)
             if isinstance(connection, Connection) and connection.rekey_failed and connection.state is State.KEYED:
                 self._rekey_later(connection)
-        elif connection is not None and not self._tunnels.is_proposed(flow):
+        elif connection is not None and not (tunnel.begun_here or self._tunnels.is_proposed(flow)):
             self._tell(connection, ev.ProposalLapsed(failure.detail))
 
     def _rekey_later(self, connection: Connection) -> None:

@@ -18,7 +18,8 @@ class TunnelRecord:
     id: TunnelId
     flow: Flow
     peer: Address
-    begun_here: bool
+    begun_for: object = None
+    "Whose attempt it is; None if the peer began it. A reload may put another connection in its place."
     dnssec: DnssecPolicy | None = None
     "By what its peer's keys, or its say for the flow, were believed when it began; None as for all."
     sas: list[IpsecSa] = field(default_factory=list)
@@ -27,6 +28,10 @@ class TunnelRecord:
     "The peer began it, and it does not stand yet."
     identity: Identity | None = None
     "What the peer has proved to be; None until the tunnel stands."
+
+    @property
+    def begun_here(self) -> bool:
+        return self.begun_for is not None
 
     @property
     def outbound(self) -> list[IpsecSa]:

@@ -254,6 +254,21 @@ def test_tunnel_that_was_begun_before_a_reload_of_another_matter_is_used(office)
     assert ("encrypt", THERE) in stands(office, 1)
 
 
+@pytest.mark.parametrize("before, after", [("192.2.0.66/32\n", ""), ("", "192.2.0.66/32\n")])
+def test_failure_of_an_attempt_that_a_reload_overtook_is_none_of_the_flow_of_now(tmp_path, before, after):
+    """Neither is it let go in clear too early, nor denied, while the attempt of its own goes on."""
+    office = Office(tmp_path, private=before)
+    office.world.daemon.acquired(FLOW)
+    office.write(private=after)
+    assert len(office.reload().flows) == 1
+    office.world.daemon.acquired(FLOW)
+    office.world.since()
+    office.world.says(ike.TunnelFailed(1, FLOW, SG_B, KeyingFailure.PEER_SILENT, "no answer"))
+    assert office.world.connection().state is State.PENDING_OE
+    assert not {"pass", "deny"} & {entry[0] for entry in office.world.since()}
+    assert ("encrypt", THERE) in stands(office, 2)
+
+
 def test_proposal_that_a_reload_overtakes_is_refused(office):
     office.world.resolver.waiting = []
     office.world.says(ike.TunnelProposed(7, FLOW, SG_B, AddressIdentity(SG_B), KEY))
