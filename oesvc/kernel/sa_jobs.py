@@ -60,9 +60,9 @@ class SaJobs:
                 yield self._put(add_sa(sa, entry.reqid, inbound))
                 added.append(sa)
                 if not inbound:
-                    entry.outbound |= {(sa.spi, sa.destination)}
+                    entry.outbound += ((sa.spi, sa.destination),)
                 else:
-                    entry.inbound |= {(sa.spi, sa.destination)}
+                    entry.inbound += ((sa.spi, sa.destination),)
                     gateways = Flow(ANY[sa.source.version], sa.destination)
                     yield from self._put_ingress(entry, Template(entry.reqid, gateways))
         except PlaneError:
@@ -120,23 +120,22 @@ class SaJobs:
             state = SaMessage(message.octets)
             state.decode()
             yield self._put(succeed_sa(sa, entry.reqid, state))
-            entry.outbound |= {(sa.spi, sa.destination)}
+            entry.outbound += ((sa.spi, sa.destination),)
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
             ends = self._ends(entry.flow)
             yield self.put_outbound(entry, flow_policy(entry.flow, ACTIONS[entry.policy], now, ends))
             entry.template = now
         yield self._request(delete_sa(*former))
-        entry.outbound -= {former}
+        entry.lose(former)
 
     @inlineCallbacks
     def remove(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
         """The ingress policy goes last: until then nothing comes in by another way."""
-        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas} & entry.sas
+        keys: set[SaKey] = {(sa.spi, sa.destination) for sa in sas}.intersection(entry.sas)
         if keys:
             yield self._request(*(delete_sa(*key) for key in keys))
-            entry.inbound -= keys
-            entry.outbound -= keys
+            entry.lose(*keys)
         if entry.ingress and not entry.inbound:
             yield self._request(*(lift(way, entry.flow, entry.reqid) for way in entry.ingress))
             entry.ingress = dict.fromkeys(INGRESS, Template(entry.reqid, None)) if entry.configured else NO_INGRESS

@@ -276,8 +276,7 @@ class LinuxForwardingPlane:
         if entry is None or key not in entry.sas:
             return
         if event.hard:
-            entry.inbound -= {key}
-            entry.outbound -= {key}
+            entry.lose(key)
             if not entry.outbound and entry.policy is ForwardingPolicy.ENCRYPT:
                 self._back_to_hold(entry.flow)
         listener.sa_expired(entry.flow, event.spi, event.hard)
