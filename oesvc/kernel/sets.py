@@ -1,7 +1,7 @@
 """Which flows are decided, told to the hooks: elements of the sets in the table `inet oegw`."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -92,7 +92,8 @@ def _around(kind: int, name: str, version: int, counter: str) -> tuple[bytes, by
     return before, after, f"{deed} the set {name}:", flags
 
 
-def memberships(verdict: Verdict | None) -> dict[str, str]:
+@lru_cache(maxsize=256)
+def memberships(verdict: Verdict | None) -> Mapping[str, str]:
     """The sets, each with the counter that the flow's element leads to there."""
     if verdict is None:
         return {}
