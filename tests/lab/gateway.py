@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from oesvc.operator.client import ask
@@ -54,10 +55,10 @@ class Gateway:
         self._process: subprocess.Popen[bytes] | None = None
         self._write(row, options or {}, policies or {})
 
-    def start(self) -> None:
-        """Begin, without waiting."""
-        command = (*TWISTD, "-n", "--pidfile=", "oegw", "--config", str(self.folder / "oegw.conf"))
-        self._process = self.host.popen(command, self.log.name, ENVIRONMENT)
+    def start(self, file: Path | None = None, environment: Mapping[str, str] = ENVIRONMENT) -> None:
+        """Begin, without waiting; with another configuration if one is given."""
+        command = (*TWISTD, "-n", "--pidfile=", "oegw", "--config", str(file or self.folder / "oegw.conf"))
+        self._process = self.host.popen(command, self.log.name, environment)
 
     def wait(self, limit: float = 120) -> None:
         """Until the daemon answers on its control socket and says so by `oegw status`."""

@@ -8,12 +8,13 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 from oesvc.ipsec.rsa_key import RsaPublicKey
 from oesvc.keys.key_pair import BITS
-from oesvc.keys.records import delegation_record, key_record, records
+from oesvc.keys.records import delegation_record, ipseckey_record, key_record, records
 from tests.lab.keys import public_keys
 from tests.lab.network import ROOT, Host, Network, address_of
 from tests.zones import Zone, ZoneTree, build_tree, nsd_conf, root_hints, unbound_conf
@@ -22,8 +23,6 @@ NAME_SERVER = "ns.test."
 SERVED_AT = [address_of("dns", version) for version in (4, 6)]
 RESOLVE_IN = {4: "server:\n  do-ip6: no\n", 6: "server:\n  do-ip4: no\n"}
 "For an unbound that asks name servers in one family only."
-ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
-         "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
 KEPT_ZONES = ROOT / ".cache/lab-zones"
 RENEWAL = 7 * 86400
 "Seconds; `build_tree` signs for 30 days."
@@ -45,6 +44,16 @@ SPARE_BOB6 = "2001:db8:2::100"
 "One more in IPv6."
 TWO_EXITS = {4: "192.1.0.70", 6: "2001:db8:1::70"}
 "Addresses of Alice's that both SG-A and SG-D speak for, with the same precedence. `Network` gives them to nobody."
+BROKEN = {"another gateway in TXT": "192.1.0.151", "another key in IPSECKEY": "192.1.0.152",
+          "mistyped TXT": "192.1.0.153", "alias that leads nowhere": "192.1.0.154"}
+"Addresses in Alice's network whose records are wrong, each in its way; and one that has none."
+WITHOUT_RECORD = "192.1.0.155"
+OF_EXPIRED_ZONE, OF_UNSIGNED_ZONE = "192.1.9.65", "192.1.8.65"
+"Hosts for which SG-A speaks in zones that are to blame."
+BAD_ZONES = (Zone("9.1.192.in-addr.arpa.", inception="now-40d", expiration="now-10d"),
+             Zone("8.1.192.in-addr.arpa.", signed=False))
+ZONES = (".", "arpa.", "in-addr.arpa.", "0.1.192.in-addr.arpa.", "1.1.192.in-addr.arpa.", "0.2.192.in-addr.arpa.",
+         *(zone.name for zone in BAD_ZONES), "ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.")
 
 
 def reverse_name(address: str) -> str:
@@ -70,7 +79,18 @@ def canonical_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
                for host, gateway, version in CROSSED]
     named = [key_record(f"{name}.test", keys[name]) for name in NAMED]
     named += [delegation_record(ip_address(alice), "sg-a.test", keys["sg-a"]) for alice in NAMED_ALICES]
-    return canonical + spare + two_exits + second + crossed + named
+    return canonical + spare + two_exits + second + crossed + named + broken_records(keys)
+
+
+def broken_records(keys: Mapping[str, RsaPublicKey]) -> list[str]:
+    """For tests/lab/test_broken_set_ups.py."""
+    stranger, sg_a = ip_address("203.0.113.1"), ip_address(address_of("sg-a"))
+    alias = reverse_name(BROKEN["alias that leads nowhere"])
+    return [delegation_record(ip_address(BROKEN["another gateway in TXT"]), stranger, keys["sg-a"]),
+            ipseckey_record(ip_address(BROKEN["another key in IPSECKEY"]), sg_a, keys["sg-b"]),
+            f'{reverse_name(BROKEN["mistyped TXT"])} IN TXT "X-IPsec-Server={sg_a}"',
+            f"{alias} IN CNAME {alias.replace('.', '.0-255.', 1)}",
+            *(delegation_record(ip_address(host), sg_a, keys["sg-a"]) for host in (OF_EXPIRED_ZONE, OF_UNSIGNED_ZONE))]
 
 
 def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zone]:
@@ -79,7 +99,8 @@ def signed_zones(lines: Iterable[str], names: Sequence[str] = ZONES) -> list[Zon
     for line in lines:
         owner = line.split()[0]
         inside[max((name for name in names if f".{owner}".endswith(f".{name.lstrip('.')}")), key=len)].append(line)
-    return [Zone(name, "\n".join(own)) for name, own in inside.items()]
+    bad = {zone.name: zone for zone in BAD_ZONES}
+    return [replace(bad.get(name, Zone(name)), records="\n".join(own)) for name, own in inside.items()]
 
 
 def canonical_tree(bits: int = BITS) -> ZoneTree:
