@@ -69,13 +69,15 @@ class Gateway:
     def __init__(self, name: str, address: Address, client: Address, wire: Wire, resolver: FakeResolver,
                  of_class: ConnectionClass, dnssec: DnssecPolicy = DnssecPolicy.PREFER,
                  choice: Choice = Choice.LAST_KEYED, partners: Partners | None = None,
-                 tunnels: Sequence[ConfiguredPeer] = (), identity: Identity | None = None) -> None:
+                 tunnels: Sequence[ConfiguredPeer] = (), identity: Identity | None = None,
+                 key: RSAPrivateKey | None = None) -> None:
+        key = key or private_key(name)
         self.alive = True
         self.address, self._client, self._wire = address, client, wire
         self.diary: list[tuple[object, ...]] = []
         self.plane = FakePlane(self.diary)
         self.entropy = random.Random(name)
-        self.key = public_key(private_key(name))
+        self.key = public_key(key)
         discovery = Discovery(resolver, dnssec, lambda: 0.5)
         lines = [line for tunnel in tunnels for line in tunnel.lines]
         configured = [ConfiguredTunnel(tunnel.name, subnets, tunnel.start, tunnel.place)
@@ -84,7 +86,7 @@ class Gateway:
         self.daemon = KeyingDaemon(
             connections=Connections(ClassTable(lines, of_class), Lifespans(), configured=configured),
             discovery=discovery, plane=self.plane,
-            engine=IkeEngine(EngineConfig(private_key(name), identity=identity, configured=networks),
+            engine=IkeEngine(EngineConfig(key, identity=identity, configured=networks),
                              self.entropy.randbytes),
             journal=Journal(), clock=wire.clock, unix_time=wire.clock.seconds, partners=partners,
             local_address=lambda peer: self.address,

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,20 +15,30 @@ from tests.lab import quick_start
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/man").iterdir()]
 WRITTEN = {"SRC": "198.51.100.7", "DST": "203.0.113.9", "ADDR": "203.0.113.9", "ADDRESS": "203.0.113.9",
-           "ADDRESS|NAME": "203.0.113.9", "FILE": "/tmp/file"}
+           "ADDRESS|NAME": "203.0.113.9", "address": "203.0.113.9", "FILE": "/tmp/file", "file": "/tmp/file"}
 "What stands for something."
+NO_WORDS = ("...", "Ar")
+"The second is mdoc's."
+TO_FOLLOW = (ROOT / "README.md", ROOT / "docs/tutorial.md", *(ROOT / "docs/man").iterdir())
+NOT_HERE = {"systemctl": "typed in the lab's containers, which systemd boots (tests/lab/site.py)"}
 TO_TYPE = re.compile(r"^(?:    |\.Dl )oegw ([^#\n]*)", re.MULTILINE)
 NAMED = re.compile(r"`oegw ([a-z][^`\n]*)`")
+IN_MANUAL = re.compile(r"^\.(?:It )?(?:Ql|Cm|Pq Cm) oegw ([a-z][^\n]*?)(?: [.;,:])?$", re.MULTILINE)
 
 
 def found(pattern):
     return sorted({(page.name, words.strip()) for page in PAGES for words in pattern.findall(page.read_text())})
 
 
+def spelled_out(line):
+    """The words of one command, or of several: `keys list | roll`, optional words in brackets and all."""
+    first, *others = (shlex.split(part) for part in line.split(" | "))
+    for words in (first, *(first[:-1] + other for other in others)):
+        yield [WRITTEN.get(word, word) for word in (word.strip("[]") for word in words) if word not in NO_WORDS]
+
+
 def understood(words):
-    """Optional words in brackets and all."""
-    written = (word.strip("[]") for word in words if word != "...")
-    return command_line.parser().parse_args([WRITTEN.get(word, word) for word in written])
+    return command_line.parser().parse_args(words)
 
 
 def is_command(words):
@@ -43,14 +54,22 @@ def is_command(words):
 
 @pytest.mark.parametrize("page, line", found(TO_TYPE))
 def test_command_to_type_is_understood(page, line):
-    assert understood(shlex.split(line)).carry_out
+    (words,) = spelled_out(line)
+    assert understood(words).carry_out
 
 
-@pytest.mark.parametrize("page, name", found(NAMED))
+@pytest.mark.parametrize("page, name", [*found(NAMED), *found(IN_MANUAL)])
 def test_command_that_is_named_is_there(page, name):
-    first, *others = (shlex.split(part) for part in name.split(" | "))
-    for words in (first, *(first[:-1] + other for other in others)):
+    for words in spelled_out(name):
         assert is_command(words) or understood(words).carry_out
+
+
+def test_command_of_others_is_there_or_known_by_a_reason():
+    """What else is to be typed as it stands: an indented line of a page, or one that a manual page displays."""
+    words = {word for page in TO_FOLLOW for word in re.findall(
+        rf"^{'    ' if page.suffix == '.md' else '[.]Dl '}([a-z][a-z-]+)(?= [^=\s])", page.read_text(), re.MULTILINE)}
+    assert {word for word in words - {"oegw"} if not shutil.which(word)} <= set(NOT_HERE)
+    assert words >= {"apt", "systemctl", "make", "chmod", "ssh", "tsig-keygen"}
 
 
 def test_every_make_target_that_is_named_is_there():

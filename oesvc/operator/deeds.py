@@ -14,6 +14,9 @@ from oesvc.operator.dns_report import Inspector
 from oesvc.operator.inquiry import Inquiry
 from oesvc.operator.report import SCHEMA, why
 
+MAIN_MODE = ("5D", "5E", "5F", "5G", "5H", "5K")
+QUICK_MODE = ("5L", "5O", "5P")
+"Their messages, by the letters of RFC 4322 section 11.2."
 BY_ADMINISTRATOR = "by `oegw drop`"
 
 
@@ -74,14 +77,16 @@ def _steps(inspected: dict[str, Any], answer: dict[str, Any], stood: bool) -> li
     answered = not any(one["kind"] == "no answer" for one in inspected["lookups"])
     signed = not any(one["status"] in ("bogus", "indeterminate") for one in inspected["lookups"])
     named = ", ".join(f"{g['gateway']} (precedence {g['precedence']})" for g in decision["gateways"])
-    channel = stood or bool(seen & {"5L", "5O", "5P"})
+    channel = stood or bool(seen & set(QUICK_MODE))
+    stood_channel = channel and not stood and not seen & set(MAIN_MODE)
     rows = (
         ("policy", tried, decision["policy"]),
         ("DNS", answered, "; ".join(f"{one['type']}: {one['kind']}" for one in inspected["lookups"])),
         ("DNSSEC", signed, "; ".join(statuses) + _first_trouble(inspected)),
         ("delegation", bool(named), f"to {named}" if named else decision["reason"]),
-        ("phase 1", channel if named else None, _phase(stood, seen, "main mode", ("5D", "5E", "5F", "5G", "5H", "5K"))),
-        ("phase 2", keyed if channel else None, _phase(stood, seen, "quick mode", ("5L", "5O", "5P"))),
+        ("phase 1", channel if named else None, "the keying channel with it stood before" if stood_channel else
+         _phase(stood, seen, "main mode", MAIN_MODE)),
+        ("phase 2", keyed if channel else None, _phase(stood, seen, "quick mode", QUICK_MODE)),
         ("result", keyed, f"{answer.get('outcome', 'has no state')}: {answer.get('reason', '')}"))
     return [{"step": step, "well": well, "text": text} for step, well, text in rows]
 
