@@ -24,6 +24,7 @@ CARRIED_OUT = {
     "keys list": (0, "in use  RSA-2048"),
     "records show": (0, "198.in-addr.arpa. IN TXT \"X-IPsec-Server"),
     "records show 198.51.100.7": (0, "7.100.51.198.in-addr.arpa. IN IPSECKEY"),
+    "records show --type KEY --type TXT 198.51.100.7": (0, "1.2.0.192.in-addr.arpa. IN KEY"),
     "records show --nsupdate 198.51.100.7": (0, "update add 7.100.51.198.in-addr.arpa."),
     "records show --gateway 192.0.2.1 198.51.100.7": (0, "1.2.0.192.in-addr.arpa. IN KEY"),
     "records show --gateway 192.0.2.1 198.51.100.7 198.51.100.8": (0, "8.100.51.198.in-addr.arpa. IN TXT"),
