@@ -116,6 +116,11 @@ class ZoneData:
                 raise ZoneError(f"{owner}: its zone is not found: {error}") from None
         return self._places[owner]
 
+    def followed(self, records: Iterable[PublishedRecord]) -> Iterator[PublishedRecord]:
+        """The same at the names where they really stand. Raises ZoneError."""
+        return (PublishedRecord(" ".join((str(self.place(one.owner)[0]), "IN", one.rdtype, one.rdata)))
+                for one in records)
+
     def zones(self, records: Iterable[PublishedRecord]) -> set[Zone]:
         return {self.place(record.owner)[1] for record in records}
 

@@ -24,10 +24,11 @@ def parser() -> ArgumentParser:
     common = ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=CONFIG_FILE, metavar="FILE",
                         help="the daemon's configuration (default: %(default)s)")
-    asking = ArgumentParser(add_help=False, parents=[common])
+    answering = ArgumentParser(add_help=False, parents=[common])
+    answering.add_argument("--json", action="store_true", help="answer in JSON")
+    asking = ArgumentParser(add_help=False, parents=[answering])
     asking.add_argument("--control", type=Path, metavar="SOCKET",
                         help="the daemon's control socket (default: as its configuration says)")
-    asking.add_argument("--json", action="store_true", help="answer in JSON")
 
     whole = ArgumentParser(prog="oegw", description="Opportunistic encryption gateway (RFC 4322).",
                            epilog="Exit codes: 0 done, 1 the answer is no, 2 it could not be done.")
@@ -38,8 +39,8 @@ def parser() -> ArgumentParser:
     _policy(commands, asking)
     _dns(commands, asking)
     _debug(commands, asking)
-    _keys(commands, common)
-    _records(commands, common)
+    _keys(commands, answering)
+    _records(commands, answering)
     completion = commands.add_parser(
         "completion", help="what bash, zsh or fish complete, as a script",
         description="Print the script that completes the words of this command, for a shell to read.")
@@ -155,44 +156,41 @@ def _debug(commands: Any, asking: ArgumentParser) -> None:
     keylog.set_defaults(carry_out=later("operator.live:key_log"))
 
 
-def _keys(commands: Any, common: ArgumentParser) -> None:
+def _keys(commands: Any, answering: ArgumentParser) -> None:
     keys = commands.add_parser("keys", help="this gateway's own keys").add_subparsers(required=True, metavar="ACTION")
-    gen = _command(keys, common, "gen", "make the key pair, if there is none", "operator.key_commands:generate")
-    listing = _command(keys, common, "list", "the key in use, the next and the former one",
-                       "operator.key_commands:list_all")
-    taken = _command(keys, common, "import", "take the key of FreeS/WAN or Openswan, or one in PEM form",
+    gen = _command(keys, answering, "gen", "make the key pair, if there is none", "operator.key_commands:generate")
+    _command(keys, answering, "list", "the key in use, the next and the former one", "operator.key_commands:list_all")
+    taken = _command(keys, answering, "import", "take the key of FreeS/WAN or Openswan, or one in PEM form",
                      "operator.key_commands:take")
     taken.add_argument("file", type=Path, metavar="FILE", help="such as /etc/ipsec.secrets")
-    roll = _command(keys, common, "roll", "go on with the roll-over of the key as far as it can go now, or begin one",
-                    "operator.publishing:carry_out", action="roll")
+    roll = _command(keys, answering, "roll", "go on with the roll-over of the key as far as it can go now, or begin "
+                    "one", "operator.publishing:carry_out", action="roll")
     roll.add_argument("--wait", action="store_true", help="stay until it is done, hours perhaps")
     roll.add_argument("--older-than", type=float, default=0.0, metavar="DAYS", dest="days",
                       help="begin one only where the key is as old as this; so it can be called each day")
     for making in (gen, roll):
         making.add_argument("--bits", type=int, default=USUAL_BITS, choices=BITS, help="of a new key (%(default)s)")
-    retire = _command(keys, common, "retire", "end a roll-over now: withdraw the former key, or the next one that is "
-                      "not in use yet", "operator.publishing:carry_out", action="retire")
+    retire = _command(keys, answering, "retire", "end a roll-over now: withdraw the former key, or the next one that "
+                      "is not in use yet", "operator.publishing:carry_out", action="retire")
     for about in (roll, retire):
         _of_gateway(about)
-    for about in (listing, roll, retire):
-        about.add_argument("--json", action="store_true", help="answer in JSON")
 
 
-def _records(commands: Any, common: ArgumentParser) -> None:
+def _records(commands: Any, answering: ArgumentParser) -> None:
     actions = commands.add_parser("records", help="the DNS records of this gateway and the hosts behind it") \
         .add_subparsers(required=True, metavar="ACTION")
     show, check, publish = (
-        _command(actions, common, name, text, "operator.publishing:carry_out", action=name) for name, text in (
+        _command(actions, answering, name, text, "operator.publishing:carry_out", action=name) for name, text in (
             ("show", "print the records to publish"), ("check", "whether every authoritative server has them"),
             ("publish", "put them into their zones by dynamic update (RFC 2136), and wait until every authoritative "
                         "server has them")))
     show.add_argument("--nsupdate", action="store_true", help="as a script for nsupdate, not as lines of a zone file")
+    show.add_argument("--follow", action="store_true",
+                      help="at the names that the DNS has the reverse names as aliases of (RFC 2317)")
     for about in (show, check, publish):
         about.add_argument("--type", action="append", choices=RECORD_TYPES, dest="types",
                            help="these only (default: all)")
         _of_gateway(about)
-    for about in (check, publish):
-        about.add_argument("--json", action="store_true", help="answer in JSON")
 
 
 def _of_gateway(command: ArgumentParser) -> None:

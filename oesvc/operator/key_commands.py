@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from datetime import UTC, datetime
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -10,25 +11,30 @@ from oesvc import config
 from oesvc.keys import key_pair, secrets_file
 from oesvc.keys.rollover import KeyRing
 from oesvc.operator.client import DONE
+from oesvc.operator.schema import SCHEMA
 
-SCHEMA = 1
+THEN = "`oegw records show` prints what to publish for it"
 
 
 def generate(options: Namespace) -> int:
     file = config.load(options.config).private_key
-    if file.exists():
+    if there := file.exists():
         key_pair.load(file)
-        print(f"{file} is there and is left as it is")
-        return DONE
-    key_pair.generate(file, options.bits)
-    print(f"made {file}; `oegw records show` prints what to publish for it")
-    return DONE
+    else:
+        key_pair.generate(file, options.bits)
+    return _tell(options, file, f"{file} is there and is left as it is" if there else f"made {file}; {THEN}", not there)
 
 
 def take(options: Namespace) -> int:
     file = config.load(options.config).private_key
     key_pair.store(secrets_file.read(options.file), file)
-    print(f"{file} has the key of {options.file}; `oegw records show` prints what to publish for it")
+    return _tell(options, file, f"{file} has the key of {options.file}; {THEN}", True)
+
+
+def _tell(options: Namespace, file: Path, says: str, made: bool) -> int:
+    key = str(key_pair.public_key(key_pair.load(file)))
+    print(json.dumps({"schema": SCHEMA, "says": says, "file": str(file), "key": key, "made": made}, indent=2)
+          if options.json else says)
     return DONE
 
 

@@ -1,17 +1,23 @@
 """`oegw machine`: the state machine as it is in this program, with the flows that are in it now."""
 
+import json
 import subprocess
 from argparse import Namespace
 from collections.abc import Mapping
 
 from oesvc.operator.client import DONE, CommandError, ask, control
+from oesvc.operator.schema import SCHEMA
 from oesvc.operator.state_graph import dot
 from oesvc.set_up import SetUpError
 
 
 def machine(options: Namespace) -> int:
-    graph = dot(_flows(options))
-    print(_drawn(graph) if options.svg else graph, end="")
+    flows = _flows(options)
+    graph = dot(flows)
+    if options.json:
+        print(json.dumps({"schema": SCHEMA, "flows": flows, "graph": graph}, indent=2))
+    else:
+        print(_drawn(graph) if options.svg else graph, end="")
     return DONE
 
 

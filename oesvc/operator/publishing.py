@@ -17,7 +17,8 @@ from oesvc.keys.zone_data import Sighting, ZoneData, read_tsig
 from oesvc.oe.delegation import MalformedRecordError, gateway_name
 from oesvc.operator.arguments import address
 from oesvc.operator.client import DONE, REFUSED, CommandError, NoDaemonError, ask
-from oesvc.operator.key_commands import SCHEMA, moment
+from oesvc.operator.key_commands import moment
+from oesvc.operator.schema import SCHEMA
 
 PORT = 53
 SECONDARIES_WITHIN = 60.0
@@ -79,8 +80,14 @@ class Own:
 
 
 def show(own: Own) -> int:
-    wanted = own.published()
-    print("\n".join(nsupdate_script(wanted, own.settings.publish_ttl) if own.options.nsupdate else wanted))
+    wanted: Iterable[PublishedRecord] = own.published()
+    if own.options.follow:
+        wanted = list(own.zones().followed(wanted))
+    if own.options.json:
+        print(json.dumps({"schema": SCHEMA, "ttl": own.settings.publish_ttl, "records": [
+            {"owner": one.owner, "type": one.rdtype, "rdata": one.rdata} for one in wanted]}, indent=2))
+    else:
+        print("\n".join(nsupdate_script(wanted, own.settings.publish_ttl) if own.options.nsupdate else wanted))
     return DONE
 
 

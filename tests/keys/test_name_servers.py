@@ -123,6 +123,18 @@ def test_records_are_published_checked_and_withdrawn(place, gateway):
     assert {one["server"] for one in checked["records"]} == {"ns1.test.", "ns2.test."}
 
 
+def test_records_are_shown_where_the_aliases_of_rfc_2317_lead(place, gateway):
+    plain, followed = (json.loads(oegw(gateway, "records", "show", "--json", *more).stdout)
+                       for more in ((), ("--follow",)))
+    assert followed["schema"] == 1 and followed["ttl"] == 1
+    assert [one["rdata"] for one in followed["records"]] == [one["rdata"] for one in plain["records"]]
+    reverse, target = "66.100.51.198.in-addr.arpa.", "66.64-79.100.51.198.in-addr.arpa."
+    assert [one["owner"].replace(reverse, target) for one in plain["records"]] == [
+        one["owner"] for one in followed["records"]]
+    assert f"{target} IN TXT " in oegw(gateway, "records", "show", "--follow").stdout
+    assert f"update add {target} 1 IN TXT " in oegw(gateway, "records", "show", "--follow", "--nsupdate").stdout
+
+
 @pytest.mark.conformance("C-5.4-01", "C-5.4-04")
 def test_key_is_rolled_over_at_all_servers_and_nothing_is_left_of_the_old_one(place, gateway):
     assert oegw(gateway, "records", "publish").returncode == 0

@@ -2,6 +2,7 @@
 192.0.2.1 for 198.51.100.0/24, with a real name server that signs and takes updates. Only the kernel is missing.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -13,10 +14,10 @@ import pytest
 
 from oesvc.keys import key_pair
 from oesvc.keys.records import delegation_record, key_record
-from oesvc.operator import main
+from oesvc.operator import command_line, main
 from tests.dns.conftest import free_address, start, wait_until_answering
 from tests.test_documentation import IN_MANUAL, NAMED, ROOT, TO_TYPE, found, is_command, spelled_out
-from tests.test_manual import commands_described
+from tests.test_manual import commands_described, paths
 
 ALICE, BOB, SG_B = "198.51.100.7", "203.0.113.9", "203.0.113.1"
 CARRIED_OUT = {
@@ -25,6 +26,7 @@ CARRIED_OUT = {
     "records show": (0, "198.in-addr.arpa. IN TXT \"X-IPsec-Server"),
     "records show 198.51.100.7": (0, "7.100.51.198.in-addr.arpa. IN IPSECKEY"),
     "records show --type KEY --type TXT 198.51.100.7": (0, "1.2.0.192.in-addr.arpa. IN KEY"),
+    "records show --follow": (0, "7.100.51.198.in-addr.arpa. IN TXT"),
     "records show --nsupdate 198.51.100.7": (0, "update add 7.100.51.198.in-addr.arpa."),
     "records show --gateway 192.0.2.1 198.51.100.7": (0, "1.2.0.192.in-addr.arpa. IN KEY"),
     "records show --gateway 192.0.2.1 198.51.100.7 198.51.100.8": (0, "8.100.51.198.in-addr.arpa. IN TXT"),
@@ -112,7 +114,7 @@ def gateway(tmp_path_factory):
 
 
 def configured(folder, resolver):
-    (folder / "policies").mkdir()
+    (folder / "policies").mkdir(parents=True)
     file = folder / "oegw.conf"
     file.write_text(f"[gateway]\naddress = 192.0.2.1\nclients = 198.51.100.0/24\ninside = lo\n"
                     f"[ike]\nprivate-key = {folder}/private/gateway.pem\n"
@@ -140,6 +142,21 @@ def test_every_documented_command_does_what_it_should(gateway, capfd, monkeypatc
     assert failed == {}
 
 
+def test_every_command_answers_in_json_with_the_version_of_its_form(gateway, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    key_pair.generate(tmp_path / "file")
+    without = {}
+    for path in sorted(paths(command_line.parser()) - {"completion", "monitor"}):
+        row = next(row for row in (*CARRIED_OUT, *ON_A_NEW_GATEWAY) if f"{row} ".startswith(f"{path} "))
+        file = configured(tmp_path / path.replace(" ", "-"), "127.0.0.1") if row in ON_A_NEW_GATEWAY else gateway
+        words = [str(tmp_path / "file") if word == "/tmp/file" else word for word in shlex.split(row)]
+        status = main.main(typed([*words, "--json"], file))
+        printed = capfd.readouterr()
+        if status not in (0, 1) or json.loads(printed.out or "{}").get("schema") != 1:
+            without[path] = status, printed
+    assert without == {}
+
+
 @pytest.mark.parametrize("line", ON_A_NEW_GATEWAY)
 def test_documented_command_makes_or_takes_a_key(tmp_path, line, capfd):
     key_pair.generate(tmp_path / "file")
@@ -147,6 +164,14 @@ def test_documented_command_makes_or_takes_a_key(tmp_path, line, capfd):
     words = [str(tmp_path / "file") if word == "/tmp/file" else word for word in line.split()]
     assert main.main(typed(words, configured(tmp_path, "127.0.0.1"))) == expected
     assert said in capfd.readouterr().out and (tmp_path / "private/gateway.pem").exists()
+
+
+def test_reader_that_has_read_enough_is_no_error():
+    """As with `oegw completion bash | head -n 1`."""
+    process = subprocess.Popen([sys.executable, "-m", "oesvc.operator.main", "completion", "bash"], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(30)) == ("", 0)
 
 
 @pytest.mark.parametrize("line", UNTIL_INTERRUPTED)

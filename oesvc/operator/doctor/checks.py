@@ -48,6 +48,9 @@ def answer(facts: Facts) -> dict[str, Any]:
     """The examination as plain values for JSON."""
     return {"schema": SCHEMA, "checks": list(CHECKS), "daemon": facts.daemon.value,
             "subjects": [str(subject) for subject in facts.dns],
+            "records": [{"subject": str(subject), "type": look_up["type"], "dnssec": look_up["status"],
+                         "found": len(look_up["records"])}
+                        for subject, said in facts.dns.items() for look_up in said["lookups"]],
             "findings": [{"check": name, "severity": finding.severity.value, "cause": finding.cause,
                           "remedy": finding.remedy} for name, finding in examine(facts)]}
 
@@ -59,6 +62,10 @@ def as_text(answer: dict[str, Any], colour: bool = False) -> str:
     for finding in answer["findings"]:
         severity = finding["severity"]
         lines += [f"{paint(severity, COLOURS[severity])}: {finding['cause']}", f"    mend it: {finding['remedy']}"]
+    for subject in answer["subjects"]:
+        seen = (f"{'no ' if not one['found'] else ''}{one['type']} {one['dnssec']}" for one in answer["records"]
+                if one["subject"] == subject)
+        lines.append(f"looked at: {subject}: {', '.join(seen)}")
     of = f" of {', '.join(answer['subjects'])}" if answer["subjects"] else ""
     counted = [f"{n} {kind}{'s' if n > 1 else ''}" for kind in ("problem", "warning")
                if (n := sum(one["severity"] == kind for one in answer["findings"]))]

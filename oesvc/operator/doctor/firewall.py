@@ -15,14 +15,17 @@ KEYING = (("esp", None), ("udp", 500), ("udp", 4500))
 
 
 def firewall(facts: Facts) -> Iterator[Finding]:
-    """Rules that drop ESP or IKE, both ways over the interface that leads outside; IPv4."""
+    """Rules that drop ESP or IKE, both ways over the interface that leads outside, of each IP version once."""
     rules, outside = Ruleset(facts.ruleset), outside_interface(facts)
-    for protocol, port in KEYING:
-        for hook, way in (("input", "incoming"), ("output", "outgoing")):
-            applied = rules.drops(keying_packet(hook, outside.name if outside else "eth0", protocol, port))
-            if applied is not None:
-                yield Finding(Severity.PROBLEM, f"the firewall drops {way} {named(protocol, port)}: {applied}",
-                              applied.before_it(f"{matched(port)} accept"))
+    told = set()
+    for version in sorted({address.version for address in facts.addresses} or {4}):
+        for protocol, port in KEYING:
+            for hook, way in (("input", "incoming"), ("output", "outgoing")):
+                applied = rules.drops(keying_packet(hook, outside.name if outside else "eth0", protocol, port, version))
+                what = f"the firewall drops {way} {named(protocol, port)}"
+                if applied is not None and (what, str(applied)) not in told:
+                    told.add((what, str(applied)))
+                    yield Finding(Severity.PROBLEM, f"{what}: {applied}", applied.before_it(f"{matched(port)} accept"))
 
 
 def named(protocol: str, port: int | None) -> str:
