@@ -18,8 +18,9 @@ MAN = Path(__file__).parent.parent / "docs/man"
 
 @pytest.mark.parametrize("page", sorted(MAN.iterdir()), ids=lambda page: page.name)
 def test_page_is_well_formed(page):
-    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("", 0)
+    """In style too; but whether the pages that it refers to are installed is not of its form."""
+    done = subprocess.run(["mandoc", "-T", "lint", page], capture_output=True, text=True, check=False)
+    assert [line for line in done.stdout.splitlines() if "referenced manual not found" not in line] == []
 
 
 def test_every_option_is_described_with_its_default():
@@ -33,7 +34,7 @@ def test_every_option_is_described_with_its_default():
 
 
 def test_every_section_of_the_configuration_is_there():
-    sections = re.findall(r"^\.Ss \[(.*)\]$", (MAN / "oegw.conf.5").read_text(), re.MULTILINE)
+    sections = re.findall(r"^\.Ss \[(.*)\]\\&$", (MAN / "oegw.conf.5").read_text(), re.MULTILINE)
     assert set(sections) == {section for section, _ in OPTIONS} | {"class NAME", "tunnel NAME"}
 
 

@@ -16,6 +16,7 @@ from tests.lab.names import NAMED_ALICES, SPARE_BOBS, canonical_tree, serve_name
 from tests.lab.network import TO_NET_B, Network, address_of
 from tests.lab.peers.site import wait_until
 from tests.lab.test_addresses import SG_A, renumber
+from tests.lab.test_broken_set_ups import examined
 from tests.lab.test_main_job import clear
 
 pytestmark = pytest.mark.lab
@@ -84,7 +85,8 @@ def test_clients_behind_a_napt_share_the_gateways_own_tunnel_and_lose_no_first_d
     assert any(packet.is_esp for packet in seen)
     assert len([packet for packet in seen if packet.is_isakmp]) == keyed
     assert {address for packet in echoes for address in packet.flow} == {bob, outside}
-    assert f"{outside} -> {bob} is encrypted" in lab.a.why(outside, bob)
+    first = lab.a.why(PRIVATE[version][0], bob).splitlines()[0]
+    assert first.startswith(f"{PRIVATE[version][0]} -> {bob} is encrypted as {outside}, into which this gateway's NAT")
 
 
 def much_data(lab: Lab, version: int) -> None:
@@ -130,6 +132,19 @@ def test_what_the_configuration_does_not_say_is_translated_is_encrypted_too_but_
         wait_until(lambda: net["alice"].ping(bob, wait=1, source=UNTOLD) == 1, "an answer through the tunnel")
         assert net["alice"].ping(bob, 3, source=UNTOLD) == 3
     assert shown(tap.end(), bob, UNTOLD) == []
+
+
+def test_doctor_finds_that_the_firewall_does_what_the_configuration_says_until_it_does_not(lab: Lab) -> None:
+    def about_nat() -> list[str]:
+        return [line for line in examined(lab.a, address_of("sg-a")) if "translate" in line]
+
+    assert about_nat() == []
+    lab.net["sg-a"].run(["nft", "flush", "chain", "inet", "home", "postrouting"])
+    try:
+        first = about_nat()[0]
+    finally:
+        lab.net["sg-a"].run(["nft", "-f", "-"], stdin=f"delete table inet home\n{RULES}")
+    assert "[gateway] translated: no rule of this host's firewall translates 10.1.0.0/24" in first
 
 
 @pytest.mark.parametrize("version", [4, 6])
