@@ -48,6 +48,7 @@ def answer(facts: Facts) -> dict[str, Any]:
     """The examination as plain values for JSON."""
     return {"schema": SCHEMA, "checks": list(CHECKS), "daemon": facts.daemon.value,
             "subjects": [str(subject) for subject in facts.dns],
+            "anchors_seen": facts.anchors_refreshed or None,
             "records": [{"subject": str(subject), "type": look_up["type"], "dnssec": look_up["status"],
                          "found": len(look_up["records"])}
                         for subject, said in facts.dns.items() for look_up in said["lookups"]],
@@ -56,19 +57,21 @@ def answer(facts: Facts) -> dict[str, Any]:
 
 
 def as_text(answer: dict[str, Any], colour: bool = False) -> str:
-    """The worst first; then what was looked at."""
+    """The worst first; then what was looked at, and how far the records are believed."""
     paint = painter(colour)
     lines = []
     for finding in answer["findings"]:
         severity = finding["severity"]
         lines += [f"{paint(severity, COLOURS[severity])}: {finding['cause']}", f"    mend it: {finding['remedy']}"]
-    for subject in answer["subjects"]:
-        seen = (f"{'no ' if not one['found'] else ''}{one['type']} {one['dnssec']}" for one in answer["records"]
-                if one["subject"] == subject)
-        lines.append(f"looked at: {subject}: {', '.join(seen)}")
     of = f" of {', '.join(answer['subjects'])}" if answer["subjects"] else ""
     counted = [f"{n} {kind}{'s' if n > 1 else ''}" for kind in ("problem", "warning")
                if (n := sum(one["severity"] == kind for one in answer["findings"]))]
     told = " and ".join(counted) or "all is well"
-    return "\n".join([*lines, f"{told}: {len(answer['checks'])} checks, records{of or ' of nobody'}, "
-                              f"the daemon {answer['daemon']}"])
+    lines.append(f"{told}: {len(answer['checks'])} checks, records{of or ' of nobody'}, the daemon {answer['daemon']}")
+    for subject in answer["subjects"]:
+        seen = (f"{'no ' if not one['found'] else ''}{one['type']} {one['dnssec']}" for one in answer["records"]
+                if one["subject"] == subject)
+        lines.append(f"  {subject}: {', '.join(seen)}")
+    if answer["anchors_seen"]:
+        lines.append(f"  the trust anchors, last seen in the DNS on {host_checks.date(answer['anchors_seen'])}")
+    return "\n".join(lines)

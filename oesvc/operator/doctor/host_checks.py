@@ -204,7 +204,7 @@ def mtus(facts: Facts) -> Iterator[Finding]:
 
 def clock_steered(facts: Facts) -> Iterator[Finding]:
     if facts.synchronized is False:
-        yield Finding(WARNING, f"the clock of this host ({_date(facts.now)}) is not synchronized; DNSSEC and lifetimes "
+        yield Finding(WARNING, f"the clock of this host ({date(facts.now)}) is not synchronized; DNSSEC and lifetimes "
                                "of keys depend on it", "apt install systemd-timesyncd; timedatectl set-ntp true")
 
 
@@ -239,5 +239,5 @@ def _overlap(network: Network, other: Network) -> bool:
     return network.version == other.version and network.overlaps(other)
 
 
-def _date(moment: float) -> str:
+def date(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -10,6 +10,8 @@ from oesvc.operator.doctor.checks import CHECKS, answer, as_text, examine
 from oesvc.operator.doctor.facts import Daemon, Facts, Interface, PortHolder, Severity
 from tests.operator.doctor.parts import PID, first_line, healthy, written
 
+GATEWAY = ip_address("192.1.1.4")
+
 
 @pytest.fixture
 def well(tmp_path):
@@ -18,7 +20,7 @@ def well(tmp_path):
 
 def test_gateway_in_good_health_has_no_findings(well):
     assert examine(well) == []
-    assert as_text(answer(well)) == f"all is well: {len(CHECKS)} checks, records of nobody, the daemon runs"
+    assert as_text(answer(well)).startswith(f"all is well: {len(CHECKS)} checks, records of nobody, the daemon runs\n")
 
 
 def test_answer_is_json_with_its_version(well):
@@ -130,3 +132,16 @@ def test_causes_come_before_what_they_lead_to(well):
 def test_without_a_configuration_the_host_is_looked_at_all_the_same(tmp_path):
     facts = Facts(tmp_path / "oegw.conf", complaint="No such file", daemon=Daemon.ABSENT, kernel={"IPsec": "no"})
     assert [name for name, _ in examine(facts)] == ["configuration", "kernel", "daemon"]
+
+
+def test_what_was_looked_at_is_told_with_the_dnssec_status_of_each_record_and_the_age_of_the_anchors(tmp_path):
+    facts = healthy(tmp_path)
+    look_ups = [{"type": "KEY", "status": "secure", "chain": (), "records": [{}]},
+                {"type": "TXT", "status": "insecure", "chain": (), "records": []}]
+    told = answer(replace(facts, dns={GATEWAY: {"lookups": look_ups}}, key=None))
+    assert told["records"] == [{"subject": str(GATEWAY), "type": "KEY", "dnssec": "secure", "found": 1},
+                               {"subject": str(GATEWAY), "type": "TXT", "dnssec": "insecure", "found": 0}]
+    assert told["anchors_seen"] == facts.anchors_refreshed
+    assert as_text(told).splitlines()[-2:] == [
+        f"  {GATEWAY}: KEY secure, no TXT insecure",
+        "  the trust anchors, last seen in the DNS on 2027-01-14 08:00:00 UTC"]
