@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 SECONDS = {
     "test_addresses": 120,
-    "test_broken_set_ups": 200,
+    "test_broken_set_ups": 330,
     "test_configured": 100,
     "test_gateway_nat": 120,
     "test_interop": 330,

@@ -88,7 +88,7 @@ FAULTS = (
     Fault("address of nobody", f"[gateway] address: {NOT_THERE} is no address of this host; it has ",
           options={"address": NOT_THERE}),
     Fault("small MTU", "the MTU of wan0 is 1300: datagrams of 1280 octets", "ip link set wan0 mtu 1300",
-          "ip link set wan0 mtu 1500"),
+          "ip link set wan0 mtu 1500", options={"clients": "192.1.0.0/24 2001:db8:1::/64"}),
     Fault("disk full", "written into the state directory {folder}: No space left on device",
           "mount -t tmpfs -o size=16k none {folder}", "umount {folder}", options={"state": "{folder}"}),
     Fault("key open to others", "others may read it (mode 0644)", "install -m 0644 {key} {folder}/key.pem",
@@ -229,8 +229,8 @@ def test_doctor_tells_of_a_daemon_that_died_of_another_in_its_place_of_a_wrong_c
         lab.b.wait()
         assert "the trust anchor is wrong: none of the keys of . is its trust anchor" in examined(
             lab.b, BOB, **{"trust-anchors": str(strange), "state": str(tmp_path)})[0]
-        lab.b.kill()
     finally:
+        lab.b.kill()
         lab.b.start()
         lab.b.wait()
 
