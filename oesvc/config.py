@@ -74,6 +74,7 @@ class Config:
     tunnel_lifetime: int
     tunnel_kilobytes: int
     "0: as many as the cipher is good for."
+    tunnel_packets: int
     min_channel_lifetime: int
     min_tunnel_lifetime: int
     min_tunnel_kilobytes: int
@@ -146,6 +147,7 @@ OPTIONS: dict[tuple[str, str], tuple[Reader, str]] = {
     ("ike", "channel-lifetime"):    (read.between(int, 60, DAY), "28800"),
     ("ike", "tunnel-lifetime"):     (read.between(int, 60, DAY), "3600"),
     ("ike", "tunnel-kilobytes"):    (read.between(int, 0, 2**32 - 1, "kilobytes"), "0"),
+    ("ike", "tunnel-packets"):      (read.between(int, 1000, 2**32 - 1, "datagrams"), "4294967295"),
     ("ike", "min-channel-lifetime"): (read.between(int, 10, DAY), "3600"),
     ("ike", "min-tunnel-lifetime"): (read.between(int, 10, DAY), "600"),
     ("ike", "min-tunnel-kilobytes"): (read.between(int, 0, 2**32 - 1, "kilobytes"), "1000"),
@@ -245,6 +247,7 @@ def load(file: Path) -> Config:
         channel_lifetime=values["ike", "channel-lifetime"],
         tunnel_lifetime=values["ike", "tunnel-lifetime"],
         tunnel_kilobytes=values["ike", "tunnel-kilobytes"],
+        tunnel_packets=values["ike", "tunnel-packets"],
         min_channel_lifetime=values["ike", "min-channel-lifetime"],
         min_tunnel_lifetime=values["ike", "min-tunnel-lifetime"],
         min_tunnel_kilobytes=values["ike", "min-tunnel-kilobytes"],

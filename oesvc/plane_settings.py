@@ -33,7 +33,8 @@ def plane_config(config: Config, own: tuple[Address, ...], servers: Sequence[End
                        resolver_sources=resolver_sources(servers, own, config.clients, config.translated),
                        configured=dict(pair for peer in config.tunnels for pair in peer.reqids().items()),
                        reasons=tuple(Because.__members__),
-                       queue_length=config.max_held, keys_last=config.tunnel_lifetime, icmp_on_deny=answered[0])
+                       queue_length=config.max_held, keys_last=config.tunnel_lifetime,
+                       tunnel_packets=config.tunnel_packets, icmp_on_deny=answered[0])
 
 
 def _is_within(network: Network, other: Network) -> bool:

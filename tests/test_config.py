@@ -76,6 +76,7 @@ def test_identity_may_be_the_address_that_a_nat_gives_us(write):
     ("[ike]\nkeying-time = 0", r"oegw.conf:2: keying-time: 0 is not between 1 and 300 seconds"),
     ("[ike]\nmax-tunnels = 0", r"oegw.conf:2: max-tunnels: 0 is not between 1 and 1000000$"),
     ("[ike]\nmax-tunnels = all", r"oegw.conf:2: max-tunnels: 'all' is no number$"),
+    ("[ike]\ntunnel-packets = 1", r"oegw.conf:2: tunnel-packets: 1 is not between 1000 and 4294967295 datagrams"),
     ("[ike]\ntunnel-kilobytes = -1", r"oegw.conf:2: tunnel-kilobytes: -1 is not between 0 and 4294967295 kilobytes"),
     ("[ike]\nidentity = gw.example.com", r"oegw.conf:2: identity: 'gw.example.com' is no name of the form @gateway"),
     ("[ike]\nprofile = old", r"oegw.conf:2: profile: 'old' is none of modern, rfc4322"),

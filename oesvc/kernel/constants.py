@@ -198,6 +198,9 @@ CONFIGURED_MARK = 0x0800_0000
 "A bit of the packet mark: set on what has come out of a configured tunnel, and on the ESP that goes into one."
 OUR_REQIDS = range(TRAP_REQID, CONFIGURED_REQIDS.stop)
 
+SEQUENCE_NUMBERS = 0xFFFFFFFF
+"An SA is at its end before they would repeat (RFC 4303 section 3.3.3)."
+
 REPLAY_WINDOW = 128
 "Datagrams of an SA may overtake each other by so many; several CPUs and queues exceed the kernel's usual 32."
 

@@ -7,6 +7,7 @@ from oesvc.ipsec.flow import Address, Flow
 from oesvc.ipsec.ports import Ports
 from oesvc.ipsec.subnets import Subnets
 from oesvc.ipsec.translation import Translation
+from oesvc.kernel.constants import SEQUENCE_NUMBERS
 from oesvc.kernel.spd import Network
 
 GRACE = 10
@@ -40,6 +41,8 @@ class PlaneConfig:
     never_clear: they are reached as if there were no daemon."""
     keys_last: int = 0
     "Seconds, at most; 0 for ever. What may go in clear does when the keys of a dead daemon's tunnel have ended."
+    tunnel_packets: int = SEQUENCE_NUMBERS
+    "Datagrams that an SA carries before new keys are asked for."
     icmp_on_deny: bool = False
     "Answer denied datagrams of clients with an ICMP error (RFC 4322 section 3.1.4)."
     icmp_rules: tuple[tuple[Network, bool], ...] = ()

@@ -16,6 +16,7 @@ from oesvc.kernel.configured import lift
 from oesvc.kernel.constants import XFRM_POLICY_ALLOW
 from oesvc.kernel.flows import NO_INGRESS, FlowEntry, SaKey
 from oesvc.kernel.netlink import ExistsError, Message
+from oesvc.kernel.plane_config import PlaneConfig
 from oesvc.kernel.sad import add_sa, change_sa, delete_sa, get_sa, read_traffic, succeed_sa
 from oesvc.kernel.spd import (
     ACTIONS,
@@ -42,11 +43,10 @@ peer may move. The reqid, which is the flow's own, is what ties it to the flow's
 class SaJobs:
     """What is done to the SAs of a flow. `put` is for what adds to the kernel: it raises PlaneError once we stop."""
 
-    def __init__(self, request: Ask, put: Ask, ends: Callable[[Flow], int] = lambda flow: 0) -> None:
-        """`ends`: see PlaneConfig."""
+    def __init__(self, request: Ask, put: Ask, config: Callable[[], PlaneConfig]) -> None:
         self._request = request
         self._put = put
-        self._ends = ends
+        self._config = config
 
     @inlineCallbacks
     def add(self, entry: FlowEntry, sas: Sequence[IpsecSa]) -> Job:
@@ -57,7 +57,7 @@ class SaJobs:
                 inbound = sa.flow == entry.flow.reversed()
                 if not inbound and sa.flow != entry.flow:
                     raise PlaneError(f"add an SA for {sa.flow} to the tunnel of {entry.flow}: another flow")
-                yield self._put(add_sa(sa, entry.reqid, inbound))
+                yield self._put(add_sa(sa, entry.reqid, inbound, self._config().tunnel_packets))
                 added.append(sa)
                 if not inbound:
                     entry.outbound += ((sa.spi, sa.destination),)
@@ -70,7 +70,7 @@ class SaJobs:
             raise
 
     def _put_ingress(self, entry: FlowEntry, template: Template) -> Job:
-        ends = self._ends(entry.flow)
+        ends = self._config().ends(entry.flow)
         for policy in ingress_policies(entry.flow, template, ends):
             if ends or entry.ingress_ends or entry.ingress.get(policy.direction) != template:
                 yield self._put((put_policy if policy.direction in entry.ingress else create_policy)(policy))
@@ -80,7 +80,7 @@ class SaJobs:
     @inlineCallbacks
     def renew(self, entry: FlowEntry) -> Job:
         """What the flow may do without a daemon has changed: its policies end then, or end no more."""
-        ends = self._ends(entry.flow)
+        ends = self._config().ends(entry.flow)
         if entry.ends != ends and entry.policy is ForwardingPolicy.ENCRYPT:
             yield self.put_outbound(entry, flow_policy(entry.flow, ACTIONS[entry.policy], entry.template, ends))
         if entry.ingress_ends != ends and (template := next(iter(entry.ingress.values()), None)):
@@ -110,7 +110,7 @@ class SaJobs:
             key = sa.spi, sa.destination
             former = [each for each in entry.outbound if sa.flow == entry.flow and each[0] == sa.spi]
             if key in entry.sas:
-                yield self._request(change_sa(sa, entry.reqid, key in entry.inbound))
+                yield self._request(change_sa(sa, entry.reqid, key in entry.inbound, self._config().tunnel_packets))
             elif former:
                 yield from self._move(entry, sa, former[0])
 
@@ -119,11 +119,11 @@ class SaJobs:
         for message in (yield self._request(get_sa(*former))):
             state = SaMessage(message.octets)
             state.decode()
-            yield self._put(succeed_sa(sa, entry.reqid, state))
+            yield self._put(succeed_sa(sa, entry.reqid, state, self._config().tunnel_packets))
             entry.outbound += ((sa.spi, sa.destination),)
         before, now = (Template(entry.reqid, Flow(sa.source, peer)) for peer in (former[1], sa.destination))
         if entry.policy is ForwardingPolicy.ENCRYPT and entry.template == before:
-            ends = self._ends(entry.flow)
+            ends = self._config().ends(entry.flow)
             yield self.put_outbound(entry, flow_policy(entry.flow, ACTIONS[entry.policy], now, ends))
             entry.template = now
         yield self._request(delete_sa(*former))

@@ -13,6 +13,7 @@ from oesvc.kernel.constants import (
     IPPROTO_ESP,
     NLM_F_DUMP,
     REPLAY_WINDOW,
+    SEQUENCE_NUMBERS,
     UDP_ENCAP_ESPINUDP,
     XFRM_INF,
     XFRM_MODE_TUNNEL,
@@ -36,9 +37,6 @@ INTEGRITY = {
 "The kernel's names, and the bits of the ICV on the wire."
 
 GCM_ICV_BITS = 128
-
-SEQUENCE_NUMBERS = 0xFFFFFFFF
-"An SA is at its end before they would repeat (RFC 4303 section 3.3.3)."
 
 Attributes = list[tuple[str, dict[str, Any]]]
 
@@ -72,9 +70,10 @@ def soft_share(spi: int) -> float:
     return 0.85 + 0.1 * (spi % 1009) / 1009
 
 
-def lifetime(sa: IpsecSa, inbound: bool) -> dict[str, int]:
+def lifetime(sa: IpsecSa, inbound: bool, packets: int = SEQUENCE_NUMBERS) -> dict[str, int]:
     """struct xfrm_lifetime_cfg: time, octets and datagrams, hard and soft.
 
+    So many packets are our own wish, of which no peer knows: new keys are asked for, and the old ones serve on.
     Both SAs of a tunnel are of one age, so the time of the outbound one does for both. How much the peer sends is
     counted by the inbound one alone; who has only responded leaves it to us to renew, or knows no limit by volume.
     """
@@ -85,21 +84,21 @@ def lifetime(sa: IpsecSa, inbound: bool) -> dict[str, int]:
         "hard_add_expires_seconds": sa.lifetime.seconds,
         "soft_add_expires_seconds": 0 if inbound else int(sa.lifetime.seconds * share),
         "hard_byte_limit": octets or XFRM_INF, "soft_byte_limit": int(octets * volume) or XFRM_INF,
-        "hard_packet_limit": SEQUENCE_NUMBERS, "soft_packet_limit": int(SEQUENCE_NUMBERS * volume)}
+        "hard_packet_limit": SEQUENCE_NUMBERS, "soft_packet_limit": int(packets * volume)}
 
 
-def add_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
-    """Add an SA for its own pair of inner addresses alone."""
-    return Request(XfrmMessage.NEWSA, _message(sa, reqid, inbound), f"add {_in_words(sa, inbound)}")
+def add_sa(sa: IpsecSa, reqid: int, inbound: bool, packets: int = SEQUENCE_NUMBERS) -> Request:
+    """Add an SA for its own pair of inner addresses alone, which is renewed after so many datagrams."""
+    return Request(XfrmMessage.NEWSA, _message(sa, reqid, inbound, packets), f"add {_in_words(sa, inbound)}")
 
 
-def change_sa(sa: IpsecSa, reqid: int, inbound: bool) -> Request:
+def change_sa(sa: IpsecSa, reqid: int, inbound: bool, packets: int = SEQUENCE_NUMBERS) -> Request:
     """Give an SA, if it is still there, another lifetime or other ports; what it has counted so far counts on."""
-    return Request(XfrmMessage.UPDSA, _message(sa, reqid, inbound),
+    return Request(XfrmMessage.UPDSA, _message(sa, reqid, inbound, packets),
                    f"change {_in_words(sa, inbound)}", tolerates=frozenset({errno.ESRCH}))
 
 
-def succeed_sa(sa: IpsecSa, reqid: int, former: Any) -> Request:
+def succeed_sa(sa: IpsecSa, reqid: int, former: Any, packets: int = SEQUENCE_NUMBERS) -> Request:
     """Add an outbound SA in the place of one that went to another address, in the state in which that was read.
 
     A receiver takes no sequence number twice; what left meanwhile by the former SA shall not have used ours.
@@ -107,11 +106,12 @@ def succeed_sa(sa: IpsecSa, reqid: int, former: Any) -> Request:
     counted = {name: former[name] for name in ("bytes", "packets", "add_time", "use_time")}
     state: Attributes = [("XFRMA_REPLAY_VAL", {"oseq": former.get_attr("XFRMA_REPLAY_VAL")["oseq"] + LEAP}),
                          ("XFRMA_LTIME_VAL", counted)]
-    return Request(XfrmMessage.NEWSA, _message(sa, reqid, False, state), f"move {_in_words(sa, inbound=False)}")
+    return Request(XfrmMessage.NEWSA, _message(sa, reqid, False, packets, state),
+                   f"move {_in_words(sa, inbound=False)}")
 
 
-def _message(sa: IpsecSa, reqid: int, inbound: bool, state: Attributes | None = None) -> bytes:
-    fields = Selector.of_flow(sa.flow).fields() | lifetime(sa, inbound) | {
+def _message(sa: IpsecSa, reqid: int, inbound: bool, packets: int, state: Attributes | None = None) -> bytes:
+    fields = Selector.of_flow(sa.flow).fields() | lifetime(sa, inbound, packets) | {
         "id_daddr": sa.destination.packed, "id_spi": sa.spi, "id_proto": IPPROTO_ESP, "saddr": sa.source.packed,
         "reqid": reqid, "family": FAMILY[sa.destination.version], "mode": XFRM_MODE_TUNNEL}
     window: Attributes = [("XFRMA_REPLAY_ESN_VAL", {

@@ -84,7 +84,7 @@ class LinuxForwardingPlane:
         self._stopping = False
         "Somebody wants it stopped, and waits for his turn."
         self._traps = Traps(reactor, self._turn, config.trap_seconds)
-        self._sas = SaJobs(self._request, self._put, self._ends)
+        self._sas = SaJobs(self._request, self._put, lambda: self._config)
         self._jobs = PolicyJobs(self._request, lambda *change: self._sets.change(*change), self._sas, self._ends,
                                 self._release, lambda: self._listener is not None)
 

@@ -152,6 +152,16 @@ def test_what_the_peer_sends_is_renewed_by_its_volume_a_little_later_than_the_pe
         assert 0.75 * sends[hard] - 1 <= sends[soft] < receives[soft] < 0.9 * receives[hard]
 
 
+@given(st.integers(256, 0xFFFFFFFF), st.integers(1000, 0xFFFFFFFF), st.booleans())
+def test_a_number_of_datagrams_of_our_own_ends_no_keys_but_asks_for_new_ones(
+        spi: int, packets: int, inbound: bool) -> None:
+    sa = replace(make_sa(EspTransform(Encryption.AES_GCM_16, 128, None)), spi=spi)
+    limits, usual = sad.lifetime(sa, inbound, packets), sad.lifetime(sa, inbound)
+    assert 0.75 * packets - 1 <= limits["soft_packet_limit"] < 0.9 * packets
+    assert limits["hard_packet_limit"] == 0xFFFFFFFF
+    assert {name for name in limits if limits[name] != usual[name]} <= {"soft_packet_limit"}
+
+
 def test_selectors_of_other_programs_are_read_though_they_have_bits_beyond_their_prefix() -> None:
     body = selector("10.1.2.3", "0.0.0.0", prefix=(8, 0)).ljust(168, b"\0")
     header = HEADER.pack(HEADER.size + len(body), XfrmMessage.NEWPOLICY, 0, 0, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oesvc.kernel.constants import TRAP_REQID
-from tests.kernel.plane import A_TO_B, ALICE, BOB, CAROL, CONFIG_A, CONFIG_B, FRANK, SG_A, Plane
+from tests.kernel.plane import A_TO_B, ALICE, BOB, CAROL, CONFIG_A, CONFIG_B, FRANK, SG_A, Plane, send
 from tests.lab.network import Network, address_of, stop
 from tests.lab.test_life_and_death import eventually
 
@@ -156,4 +156,21 @@ def test_without_such_prefixes_a_stopped_daemon_leaves_nothing(net: Network) -> 
     assert net["sg-b"].xfrm("state") == ""
     assert net["sg-b"].run(TABLE).stdout == ""
     assert acquire_expires(net, "sg-b") == before
+    stop(plane.process)
+
+
+def test_after_so_many_datagrams_new_keys_are_asked_for_and_the_old_ones_serve_on(net: Network) -> None:
+    plane = Plane(net, net["sg-a"], {**CONFIG_A, "tunnel_packets": 20})
+    plane.launch()
+    plane.connect()
+    plane.order("start")
+    plane.order("key", flow=[ALICE, BOB], **A_TO_B)
+    with net.capture("internet", "esp") as tap:
+        for number in range(24):
+            send(net["alice"], ALICE, BOB, str(number))
+        eventually(lambda: plane.order("report")["expired"])
+        seen = tap.end()
+    assert len(seen) == 24
+    assert plane.order("report")["expired"] == [["sa", f"{ALICE} -> {BOB}", False]]
+    plane.order("stop")
     stop(plane.process)

@@ -47,9 +47,8 @@ class Core:
         self._work: dict[WorkId, tuple[Whose, Address, int, Callable[[Any, float], None]]] = {}
         self._work_numbers = count(1)
         self._fragmented = 0
-
-    def calculator(self, whose: Whose, peer: Address) -> Calculate:
-        return partial(self._calculate, whose, peer)
+        self.calculate: Calculate = self._calculate
+        "One object for all exchanges, which are many."
 
     def _calculate(self, whose: Whose, peer: Address, calculation: Calculation, wanted: Callable[[], bool],
                    then: Callable[[Any, float], None]) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 from oesvc.ike.crypto.cipher import CbcState
 from oesvc.ike.crypto.groups import PublicValueError
+from oesvc.ike.v1.arithmetic import Whose
 from oesvc.ike.v1.constants import DUPLICATE_SPACING, ExchangeType, PayloadType
 from oesvc.ike.v1.errors import PeerError, PublicValueRefusedError, UnexpectedError
 from oesvc.ike.v1.retransmit import Retransmission
 from oesvc.ike.v1.wire.header import Header
 from oesvc.ike.v1.wire.message import Message, open_clear, open_encrypted, seal_clear, seal_encrypted
 from oesvc.ike.v1.wire.payloads import Payload
+from oesvc.ipsec.flow import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class Calculation:
 Climb = Generator[Calculation, Any, Outcome]
 "A step on its way to its outcome."
 
-Calculate = Callable[[Calculation, Callable[[], bool], Callable[[Any, float], None]], None]
-"""Has a calculation done, if it is still wanted when its turn comes; calls back with its result, or the
-error that it ran into, and the time."""
+Calculate = Callable[[Whose, Address, Calculation, Callable[[], bool], Callable[[Any, float], None]], None]
+"""Has a calculation done for the peer there, or for us, if it is still wanted when its turn comes; calls back with its
+result, or the error that it ran into, and the time."""
 
 Reached = Callable[[Outcome, float], None]
 Refused = Callable[[PeerError], None]
@@ -75,18 +77,18 @@ Ladder = Mapping[type, Step]
 class Exchange:
     """One run down a ladder, and what it takes to answer repetitions."""
 
-    __slots__ = ("_before", "_calculate", "_climb", "_ladder", "_last", "_sent_at", "_taking", "error", "message_id",
-                 "retransmission", "sent", "stage", "state", "type")
+    __slots__ = ("_before", "_calculate", "_climb", "_ladder", "_last", "_peer", "_sent_at", "_taking", "_whose",
+                 "error", "message_id", "retransmission", "sent", "stage", "state", "type")
 
     def __init__(self, type: ExchangeType, message_id: int, ladder: Ladder, stage: Any, calculate: Calculate,
-                 state: CbcState | None = None) -> None:
+                 whose: Whose, peer: Address, state: CbcState | None = None) -> None:
         self.type, self.message_id, self.stage, self.state = type, message_id, stage, state
         self.sent: bytes | None = None
         "Our last message, unless one was taken since."
         self.retransmission: Retransmission | None = None
         self.error: str | None = None
         "Why the last message that was not taken was not."
-        self._ladder, self._calculate = ladder, calculate
+        self._ladder, self._calculate, self._whose, self._peer = ladder, calculate, whose, peer
         self._before: tuple[Any, CbcState | None] = None, None
         "Where to step back to, while the last message taken may still turn out to be wrong."
         self._climb: Climb | None = None
@@ -169,7 +171,7 @@ class Exchange:
                 except PeerError as error:
                     refused(error)
 
-        self._calculate(calculation, lambda: self._climb is climb, resume)
+        self._calculate(self._whose, self._peer, calculation, lambda: self._climb is climb, resume)
 
     @property
     def busy(self) -> bool:
@@ -201,10 +203,14 @@ class Exchange:
         self._sent_at = now
         return self.sent
 
-    def finish(self) -> None:
-        """Nobody repeats messages of this exchange any more."""
-        self.stage = self.state = self.sent = None
+    def settle(self) -> None:
+        """It is over; only repetitions of the message before our last one are still answered."""
+        self.stage = self.state = None
         self._before = None, None
+
+    def finish(self, _: float) -> None:
+        """Nobody repeats messages of this exchange any more."""
+        self.sent = None
 
     def stop(self) -> None:
         """Stop repeating our last message, and wait for no calculation."""

@@ -33,7 +33,7 @@ class Liveness:
         """A channel has come to stand."""
         standing, idle = channel.standing, self._core.config.dpd_idle
         if idle and standing and Extension.DEAD_PEER_DETECTION in standing.extensions:
-            channel.liveness = self._core.timers.at(now + idle, lambda now: self._look(channel, now))
+            channel.liveness = self._core.timers.at(now + idle, self._look, channel)
 
     def received(self, channel: Channel, notification: Notification, message_id: int, path: Path, now: float) -> None:
         """An authentic R-U-THERE or R-U-THERE-ACK. Raises UnexpectedError for repeated and reflected ones."""
@@ -73,7 +73,7 @@ class Liveness:
             channel.dpd_asked += 1
             self._send(channel, NotifyType.R_U_THERE, channel.dpd_asked)
             wait = DPD_SPACING
-        channel.liveness = self._core.timers.at(now + wait, lambda now: self._look(channel, now))
+        channel.liveness = self._core.timers.at(now + wait, self._look, channel)
 
     def _is_needed(self, channel: Channel) -> bool:
         """Whether it is the newest channel with a peer that there are tunnels with."""

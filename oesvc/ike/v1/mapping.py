@@ -58,7 +58,7 @@ def _gather(core: Core, channel: Channel, address: Address) -> None:
 
 
 def _keep_alive_later(core: Core, channel: Channel, now: float) -> None:
-    channel.keepalive = core.timers.at(now + KEEPALIVE_SPACING, lambda now: _keep_alive(core, channel, now))
+    channel.keepalive = core.timers.at(now + KEEPALIVE_SPACING, _keep_alive, core, channel)
 
 
 def _keep_alive(core: Core, channel: Channel, now: float) -> None:

@@ -79,8 +79,7 @@ class Phase1:
         if (channel and channel.standing and channel.local.address == tunnel.local
                 and channel.standing.expires > tunnel.gives_up):
             self._phase2.begin(tunnel, channel, channel.standing, now)
-            doubted = channel
-            self._core.timers.at(now + self._core.config.doubt_time, lambda now: self._doubt(tunnel, doubted, now))
+            self._core.timers.at(now + self._core.config.doubt_time, self._doubt, tunnel, channel)
             return
         tunnel.state, tunnel.channel_id = TunnelState.WAITING, None
         pending = self._core.channels.pending(tunnel.local, tunnel.peer, expectation)
@@ -108,8 +107,8 @@ class Phase1:
         self._admission.admit(datagram.peer.address)
         stage = ChoiceSent(invitation.offer, invitation.suite, invitation.lifetime, invitation.shortened,
                            invitation.extensions)
-        calculate = self._core.calculator(Whose.STRANGERS, datagram.peer.address)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, calculate)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, RESPONDER, stage, self._core.calculate, Whose.STRANGERS,
+                            datagram.peer.address)
         channel = Channel(self._core.channels.next_id(), datagram.path, header.initiator_cookie,
                           header.responder_cookie, self._ourselves(datagram.path, None), exchange, now)
         channel.invitation = invitation
@@ -210,8 +209,8 @@ class Phase1:
               waiting: Sequence[TunnelRecord] = ()) -> None:
         """Invite a peer to a keying channel, for the tunnels that wait for it."""
         outcome = out_1(self._core.message_1)
-        calculate = self._core.calculator(Whose.OURS, path.peer.address)
-        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, calculate)
+        exchange = Exchange(ExchangeType.MAIN_MODE, 0, INITIATOR, outcome.stage, self._core.calculate, Whose.OURS,
+                            path.peer.address)
         channel = Channel(self._core.channels.next_id(), path, self._core.new_cookie(), NO_COOKIE,
                           self._ourselves(path, expectation), exchange, now)
         channel.waiting.extend(waiting)
@@ -234,7 +233,7 @@ class Phase1:
         channel.first_contact = not (any(tunnel.up_since for tunnel in self._core.tunnels.of_peer(peer))
                                      or any(other.standing for other in self._core.channels.with_peer(peer)))
         self._core.channels.add(channel)
-        channel.deadline = self._core.timers.at(deadline, lambda now: self._out_of_time(channel))
+        channel.deadline = self._core.timers.at(deadline, self._out_of_time, channel)
 
     def _repeated(self, channel: Channel, now: float) -> None:
         again = channel.main_mode.answer_again(now)
@@ -269,7 +268,7 @@ class Phase1:
         config = self._core.config
         if channel.deadline:
             channel.deadline.cancel()
-        channel.deadline = self._core.timers.at(now + config.keying_time, lambda now: self._out_of_time(channel))
+        channel.deadline = self._core.timers.at(now + config.keying_time, self._out_of_time, channel)
         channel.key_wait = self._core.timers.at(now + config.key_wait, lambda now: self.keys_missing(
             channel, claim.identity, f"the DNS gave no keys for {claim.identity} within {config.key_wait:g} s", now))
         self._core.tell(KeysWanted(channel.id, channel.peer.address, claim.identity))
@@ -329,7 +328,8 @@ class Phase1:
         if channel.deadline:
             channel.deadline.cancel()
         self._expires(channel, standing.expires)
-        self._core.timers.at(now + LINGER, lambda now: exchange.finish())
+        exchange.settle()
+        self._core.timers.at(now + LINGER, exchange.finish)
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         self._stands(channel, now)
         self._bound_peer(channel)
@@ -350,8 +350,10 @@ class Phase1:
             self._expires(channel, channel.standing.expires)
 
     def _expires(self, channel: Channel, when: float) -> None:
-        channel.deadline = self._core.timers.at(
-            when, lambda now: self.close(channel, "the keying channel has expired"))
+        channel.deadline = self._core.timers.at(when, self._expired, channel)
+
+    def _expired(self, channel: Channel, _: float) -> None:
+        self.close(channel, "the keying channel has expired")
 
     def _bound_peer(self, newest: Channel) -> None:
         """No peer has more channels than it needs; behind one NAT there may be several peers."""
@@ -366,7 +368,7 @@ class Phase1:
         self._informational.send_delete(channel, deletion, None)
         self.end(channel, KeyingFailure.PHASE2_SILENT, why)
 
-    def _out_of_time(self, channel: Channel) -> None:
+    def _out_of_time(self, channel: Channel, _: float) -> None:
         peer, unreachables = channel.peer.address, channel.unreachables
         if channel.hint:
             self.end(channel, *channel.hint)

@@ -272,9 +272,9 @@ class Phase2:
         tunnel.terms, tunnel.quick_mode = terms, exchange
         tunnel.path = channel.path if channel.nat.between else None
         channel.quick_modes[exchange.message_id] = tunnel
-        tunnel.deadline = self._core.timers.at(tunnel.gives_up, lambda now: self._out_of_time(tunnel, channel))
+        tunnel.deadline = self._core.timers.at(tunnel.gives_up, self._out_of_time, tunnel, channel)
 
-    def _out_of_time(self, tunnel: TunnelRecord, channel: Channel) -> None:
+    def _out_of_time(self, tunnel: TunnelRecord, channel: Channel, _: float) -> None:
         if tunnel.quick_mode and isinstance(tunnel.quick_mode.stage, AnswerSent):
             # The initiator may well have confirmed and think that the tunnel is up.
             spi = tunnel.quick_mode.stage.inbound.spi.to_bytes(SPI_OCTETS, "big")
@@ -317,13 +317,13 @@ class Phase2:
             tunnel.deadline.cancel()
         if tunnel.awaits_connected:
             # Its word may be lost, and is not repeated: then time has to do.
-            tunnel.deadline = self._core.timers.at(now + COMMIT_WAIT, lambda now: self._commit(tunnel, channel, now))
+            tunnel.deadline = self._core.timers.at(now + COMMIT_WAIT, self._commit, tunnel, channel)
             return
         tunnel.state, tunnel.up_since = TunnelState.UP, now
-        self._core.timers.at(now + LINGER, lambda now: self._linger_ends(tunnel, channel))
+        self._core.timers.at(now + LINGER, self._linger_ends, tunnel, channel)
         self._core.tell(TunnelUp(tunnel.id, tunnel.flow, tunnel.local, tunnel.peer, tunnel.identity))
 
-    def _linger_ends(self, tunnel: TunnelRecord, channel: Channel) -> None:
+    def _linger_ends(self, tunnel: TunnelRecord, channel: Channel, _: float) -> None:
         """Nobody repeats messages of this quick mode any more."""
         if tunnel.quick_mode:
             channel.quick_modes.pop(tunnel.quick_mode.message_id, None)
@@ -353,8 +353,8 @@ class Phase2:
     def _exchange(self, channel: Channel, standing: Standing, message_id: int, whose: Whose,
                   ladder: Ladder) -> Exchange:
         state = standing.secrets.phase2_state(standing.last_block, message_id)
-        calculate = self._core.calculator(whose, channel.peer.address)
-        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, NotBegun(), calculate, state)
+        return Exchange(ExchangeType.QUICK_MODE, message_id, ladder, NotBegun(), self._core.calculate, whose,
+                        channel.peer.address, state)
 
     def _channel(self, tunnel: TunnelRecord) -> Channel | None:
         return self._core.channels.get(tunnel.channel_id) if tunnel.channel_id is not None else None

@@ -75,7 +75,7 @@ class Renewal:
             when = min(channel.renews_at, max(when, channel.used_at + self._core.config.channel_idle))
         if channel.rekey:
             channel.rekey.cancel()
-        channel.rekey = self._core.timers.at(when, lambda now: self._look(channel, now))
+        channel.rekey = self._core.timers.at(when, self._look, channel)
 
     def _is_replaced(self, channel: Channel) -> bool:
         """With another key, maybe: the peer may have rolled its key over."""

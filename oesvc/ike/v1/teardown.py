@@ -106,7 +106,7 @@ class Teardown:
             self._gone(tunnel, confirmed=False)
             return
         tunnel.tries += 1
-        tunnel.deadline = self._core.timers.at(now + DELETE_SPACING, lambda now: self._try(tunnel, now))
+        tunnel.deadline = self._core.timers.at(now + DELETE_SPACING, self._try, tunnel)
 
     def _announce(self, tunnel: TunnelRecord) -> bool:
         """Tell the peer, under the newest keying channel with it; False when there is nobody or nothing to tell."""

@@ -3,20 +3,22 @@
 import heapq
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
-TimedAction = Callable[[float], None]
+TimedAction = Callable[..., None]
+"Called with what it is about, and the time at which it was found due."
 
 SLACK = 64
 "Cancelled timers that are not worth sweeping out."
 
 
 class Timer:
-    """One deadline; it is called with the time at which it was found due."""
+    """One deadline."""
 
-    __slots__ = ("_action", "_timers")
+    __slots__ = ("_about", "_action", "_timers")
 
-    def __init__(self, timers: "Timers", action: TimedAction) -> None:
-        self._timers = timers
+    def __init__(self, timers: "Timers", action: TimedAction, about: tuple[Any, ...]) -> None:
+        self._timers, self._about = timers, about
         self._action: TimedAction | None = action
 
     @property
@@ -25,26 +27,26 @@ class Timer:
 
     def cancel(self) -> None:
         if self.active:
-            self._action = None
+            self._action, self._about = None, ()
             self._timers.one_less()
 
     def fire(self, now: float) -> None:
-        action = self._action
+        action, about = self._action, self._about
         self.cancel()
         if action is not None:
-            action(now)
+            action(*about, now)
 
 
 class Timers:
-    """A heap of timers; cancelled ones fall out when they come to its top, or when they are most of it."""
+    """A heap of timers; cancelled ones fall out when they come to its top, or when they are a third of it."""
 
     def __init__(self) -> None:
         self._active = 0
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
 
-    def at(self, when: float, action: TimedAction) -> Timer:
-        timer = Timer(self, action)
+    def at(self, when: float, action: TimedAction, *about: Any) -> Timer:
+        timer = Timer(self, action, about)
         heapq.heappush(self._heap, (when, next(self._order), timer))
         self._active += 1
         return timer
@@ -55,7 +57,7 @@ class Timers:
     def one_less(self) -> None:
         """A timer fired or was cancelled."""
         self._active -= 1
-        if len(self._heap) > 2 * self._active + SLACK:
+        if len(self._heap) > 1.5 * self._active + SLACK:
             self._heap = [entry for entry in self._heap if entry[2].active]
             heapq.heapify(self._heap)
 
