@@ -178,7 +178,8 @@ def test_the_hooks_leave_it_to_the_spd(tmp_path) -> None:
     config = replace(CONFIG, configured={SITE: REQID, Subnets.between(
         ip_network("2001:db8:1::/64"), ip_network("2001:db8:2::/48")): REQID + 1})
     text = ruleset.ruleset(config)
-    chain = text.partition("chain hold {")[2].partition("}")[0]
+    assert "chain hold {\n    jump beside\n" in text
+    chain = text.partition("chain beside {")[2].partition("\n  }")[0]
     assert chain.index("ip saddr 10.1.0.0/16 ip daddr 10.2.0.0/16 accept") < chain.index("jump spare")
     # Not every kernel that runs this test has the queue.
     (tmp_path / "rules").write_text(text.replace(f"queue flags bypass to {config.queue_number}", "drop"))
