@@ -329,6 +329,7 @@ class Phase1:
             channel.deadline.cancel()
         self._expires(channel, standing.expires)
         exchange.settle()
+        channel.known_keys.clear()
         self._core.timers.at(now + LINGER, exchange.finish)
         self._core.tell(ChannelUp(channel.id, channel.peer.address, stage.identity, channel.initiator))
         self._stands(channel, now)
