@@ -40,8 +40,8 @@ def _sent(flows: dict[str, int], sent: dict[str, Any] | None) -> list[str]:
     octets = {one["because"]: one["octets"] for one in sent["clear"]}
     lines = [f"sent:    {amount(sent['encrypted']['octets'])} encrypted, {total['clear']} in clear, {total['dropped']} "
              f"dropped since {datetime.fromtimestamp(sent['since'], UTC):%Y-%m-%d %H:%M:%S} UTC"]
-    lines += [f"clear:   {flows.get(why, 0)} flows, {amount(octets.get(why, 0))} so far because {why}"
-              for why in dict.fromkeys((*octets, *flows))]
+    lines += [f"clear:   {f'{flows[why]} flows now, ' if why in flows else ''}{amount(octets.get(why, 0))} so far "
+              f"because {why}" for why in dict.fromkeys((*octets, *flows))]
     return lines + [f"dropped: {amount(one['octets'])} so far because {one['because']}" for one in sent["dropped"]]
 
 
