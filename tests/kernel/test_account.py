@@ -28,6 +28,7 @@ from tests.kernel.test_service import DENY, ENCRYPT, FLOW, GATEWAYS, PASS, Flow,
 REASONS = ("NO_RECORD", "NO_ANSWER")
 CLIENT = {4: ip_address("192.1.0.65"), 6: ip_address("2001:db8:1::65")}
 HOST = {4: ip_address("203.0.113.9"), 6: ip_address("2001:db8:9::9")}
+OWN = {4: ip_address("192.1.1.4"), 6: ip_address("2001:db8::4")}
 OTHER = {4: ip_address("203.0.113.10"), 6: ip_address("2001:db8:9::10")}
 CONFIG = PlaneConfig(clients=(ip_network("192.1.0.0/24"), ip_network("2001:db8:1::/64")), reasons=REASONS)
 HEADER = {4: 20, 6: 40}
@@ -154,6 +155,22 @@ async def what_is_no_matter_of_its_flow_is_not_counted_as_its(gateway):
         Verdict(DENY, Aside.PORTS.name): (2, 600), Verdict(PASS, Aside.SELF_PROTECTED.name): (1, 400)})
 
 
+async def what_this_host_sends_is_counted_too_and_its_keying_apart(gateway):
+    own = OWN[gateway.version]
+    for command in (["address", "add", str(own), "dev", "oe0"], ["route", "add", "default", "dev", "oe0"]):
+        subprocess.run(["ip", f"-{gateway.version}", *command], check=True)
+    await gateway.start(replace(CONFIG, own=(own,)))
+    await gateway.install(Flow(own, gateway.flow.destination), PASS, "NO_RECORD")
+    for mark, times, octets in ((0, 2, 100), (CONFIG.mark, 1, 50)):
+        with socket.socket(socket.AF_INET if gateway.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sending:
+            sending.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            sending.bind((str(own), 999))
+            for _ in range(times):
+                sending.sendto(bytes(octets), (str(gateway.flow.destination), 9))
+    headers = HEADER[gateway.version] + 8
+    await gateway.counts({NO_RECORD: (2, 2 * (headers + 100)), Verdict(PASS, Aside.OWN.name): (1, headers + 50)})
+
+
 def nft(command):
     return subprocess.run(["nft", *command.split()], capture_output=True, text=True, check=True).stdout
 
@@ -161,7 +178,7 @@ def nft(command):
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("what", [
     each_reason_has_its_own_total, another_reason_counts_from_its_moment, totals_survive_flows_reloads_and_the_table,
-    what_is_no_matter_of_its_flow_is_not_counted_as_its])
+    what_is_no_matter_of_its_flow_is_not_counted_as_its, what_this_host_sends_is_counted_too_and_its_keying_apart])
 def test_of_what_leaves(what, version):
     done = subprocess.run(["unshare", "-n", "sh", "-ec", f"""
         ip link set lo up
