@@ -20,7 +20,8 @@ WRITTEN = {"SRC": "198.51.100.7", "DST": "203.0.113.9", "ADDR": "203.0.113.9", "
 NO_WORDS = ("...", "Ar")
 "The second is mdoc's."
 TO_FOLLOW = (ROOT / "README.md", ROOT / "docs/tutorial.md", *(ROOT / "docs/man").iterdir())
-NOT_HERE = {"systemctl": "typed in the lab's containers, which systemd boots (tests/lab/site.py)"}
+NOT_HERE = {"systemctl": "typed in the lab's containers, which systemd boots (tests/lab/site.py)",
+            "editor": "whichever is installed there (update-alternatives)"}
 TO_TYPE = re.compile(r"^(?:    |\.Dl )oegw ([^#\n]*)", re.MULTILINE)
 NAMED = re.compile(r"`oegw ([a-z][^`\n]*)`")
 IN_MANUAL = re.compile(r"^\.(?:It )?(?:Ql|Cm|Pq Cm) oegw ([a-z][^\n]*?)(?: [.;,:])?$", re.MULTILINE)
