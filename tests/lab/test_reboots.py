@@ -31,7 +31,8 @@ took: dict[str, float] = {}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Network() as net:
-        yield build(net)
+        # Long enough that no tunnel ends by itself while a daemon starts, which may take a slow machine a minute.
+        yield build(net, {"lifespans": {"first": "600"}})
         (OUT / "reboots.json").write_text(json.dumps(took))
 
 
