@@ -47,11 +47,12 @@ def build(net: Network, options: Mapping[str, Mapping[str, str]] | None = None) 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """OEGW_LAB_SHARE=1/2: the first of two kernels' share."""
+    """OEGW_LAB_SHARE=1/2: the first of two kernels' share. What needs a network that nobody has used comes first."""
     if wanted := os.environ.get("OEGW_LAB_SHARE"):
         files = share({item.path.stem for item in items}, *map(int, wanted.split("/")))
         config.hook.pytest_deselected(items=[item for item in items if item.path.stem not in files])
         items[:] = [item for item in items if item.path.stem in files]
+    items.sort(key=lambda item: item.get_closest_marker("unused_network") is None)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -15,7 +15,7 @@ from tests.lab.conftest import Lab
 from tests.lab.names import CROSSED, SPARE_BOB6, SPARE_BOBS, reverse_name
 from tests.lab.network import Host, address_of
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.unused_network]
 
 ALICE, BOB, CAROL, FRANK, SG_A, SG_B = (address_of(name) for name in ("alice", "bob", "carol", "frank", "sg-a", "sg-b"))
 ALICE6, BOB6, CAROL6, SG_A6, SG_B6 = (address_of(name, 6) for name in ("alice", "bob", "carol", "sg-a", "sg-b"))
@@ -74,7 +74,7 @@ def clear(packets: Sequence[Packet], *hosts: str) -> list[Packet]:
 @pytest.mark.conformance("C-11.2-01", "C-11.2-03", "C-11.2-05", "C-11.2-07", "C-11.2-11", "C-11.2-12", "C-Abs-02",
                          "C-2.2-01", "C-3.1.1-02", "C-3.1.5-01", "C-3.1.5-02", "C-4.1-01")
 def test_the_trace_of_section_11_2(lab: Lab) -> None:
-    """Must be the first to use the network: nothing is known and no keying channel stands."""
+    """The first of all: nothing is known and no keying channel stands."""
     net = lab.net
     with (net.capture("sg-a", "udp port 53", interface="lo") as dns_a,
           net.capture("sg-b", "udp port 53", interface="lo") as dns_b,
