@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -17,6 +17,7 @@ from tests.lab.gateway import ENVIRONMENT, PYTHON
 from tests.lab.names import SPARE_BOB6, SPARE_BOBS
 from tests.lab.network import OUT, Host, Network, address_of, stop
 from tests.lab.peers.expire import expire_softly
+from tests.lab.peers.site import wait_until
 from tests.lab.stream import READY
 
 pytestmark = pytest.mark.lab
@@ -93,13 +94,6 @@ class Stream:
 
     def _said(self, role: str) -> str:
         return (self._folder / f"{self._name}.{role}").read_text()
-
-
-def wait_until(so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not so():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def lost_in_queues() -> int:

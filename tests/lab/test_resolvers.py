@@ -14,6 +14,7 @@ from oesvc.dns.resolver import APEXES
 from tests.lab.gateway import GATEWAYS, Gateway, GatewayRow, start_gateways
 from tests.lab.names import RESOLVE_IN, canonical_tree, serve_names
 from tests.lab.network import Host, Network, address_of
+from tests.lab.peers.site import wait_until
 from tests.zones import unbound_conf
 
 pytestmark = pytest.mark.lab
@@ -52,6 +53,7 @@ def start_resolver(host: Host, listen: str, version: int, more: str = "") -> Non
     file.write_text(unbound_conf(host.folder, [(listen, 53)], root_hints=host.folder / "root.hints").replace(
         "unbound.pid", f"unbound-{host.name}.pid") + RESOLVE_IN[version] + more)
     host.popen(["unbound", "-d", "-c", str(file)], f"unbound-{host.name}.log")
+    wait_until(lambda: host.run(["ss", "-Hlnu", "sport", "=", ":53"]).stdout != "", f"a resolver at {listen}")
 
 
 def warm_up(host: Host, resolver: str) -> None:
