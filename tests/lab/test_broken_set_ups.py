@@ -239,7 +239,9 @@ def test_why_names_a_gateway_that_cannot_be_reached_and_a_resolver_that_is_gone(
     bob = next(_fresh)
     with rule(lab.b.host, "udp dport 500 drop"):
         steps = json.loads(lab.a.oegw("probe", "--json", "--from", ALICE, bob, check=False))["steps"]
-    assert [step["well"] for step in steps] == [True, True, True, True, False, None, False]
+    # Where a keying channel stands already, it is quick mode that is not answered.
+    assert [step["well"] for step in steps] in ([True, True, True, True, False, None, False],
+                                                [True, True, True, True, True, False, False])
     assert lab.a.why(ALICE, bob).splitlines()[0].startswith(
         f"{ALICE} -> {bob} goes in clear: no gateway of the destination answered: gateway {SG_B}: ")
     with rule(lab.a.host, "udp sport 53 drop"):
