@@ -74,16 +74,17 @@ class Core:
     def send_keepalive(self, path: Path) -> None:
         self._datagrams.append(Datagram(NAT_KEEPALIVE, path.local, path.peer))
 
-    def send_on(self, channel: Channel, data: bytes) -> None:
-        """Send a message to a channel's peer; in pieces, if it has to be and the peer understands them."""
+    def send_on(self, channel: Channel, data: bytes, path: Path | None = None) -> None:
+        """Send a message to a channel's peer, by its path or this one; in pieces, if need be and it knows them."""
+        path = path or channel.path
         if channel.standing:
             channel.octets += len(data)
         if not channel.takes_fragments or len(data) <= LARGEST:
-            self.send(data, channel.path)
+            self.send(data, path)
             return
         self._fragmented = self._fragmented % 0xFFFF + 1
         for piece in split(data, self._fragmented):
-            self.send(piece, channel.path)
+            self.send(piece, path)
 
     def repeat(self, channel: Channel, exchange: Exchange, data: bytes, now: float) -> None:
         """Send a message again until it is answered, but not while its answer is being worked on."""

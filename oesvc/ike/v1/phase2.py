@@ -102,7 +102,8 @@ class Phase2:
         if exchange.repeats(data):
             again = exchange.answer_again(now)
             if again:
-                self._core.send_on(channel, again)
+                # Behind a NAT, somebody may have sent a copy from elsewhere before the peer's own message came.
+                self._core.send_on(channel, again, path if channel.may_come_by(path) else None)
             return
         exchange.take(tunnel.terms, header, data, now,
                       lambda name, outcome, now: self._climbed(tunnel, channel, name, outcome, header, path, now),
