@@ -49,10 +49,11 @@ def parser() -> ArgumentParser:
     return whole
 
 
-def _command(commands: Any, parent: ArgumentParser, name: str, text: str, carried_out: str,
-             **defaults: Any) -> ArgumentParser:
-    command: ArgumentParser = commands.add_parser(name, parents=[parent], help=text,
-                                                  description=f"{text[0].upper()}{text[1:]}.")
+def _command(commands: Any, parent: ArgumentParser, name: str, text: str, carried_out: str, description: str = "",
+             epilog: str | None = None, **defaults: Any) -> ArgumentParser:
+    """`text` stands in the list of commands, and is the description where there is no other."""
+    command: ArgumentParser = commands.add_parser(
+        name, parents=[parent], help=text, description=description or f"{text[0].upper()}{text[1:]}.", epilog=epilog)
     command.set_defaults(carry_out=later(carried_out), **defaults)
     return command
 
@@ -92,31 +93,31 @@ def _ends(command: ArgumentParser) -> None:
 
 
 def _whole_gateway(commands: Any, asking: ArgumentParser) -> None:
-    doctor = commands.add_parser(
-        "doctor", parents=[asking], help="what is wrong on this gateway and in its records, and what mends it",
-        description="Look at this gateway, its files, kernel, firewall, clock, resolvers and records, with or without "
-                    "a running daemon, and say what is wrong, the worst first, and what mends it.",
+    doctor = _command(
+        commands, asking, "doctor", "what is wrong on this gateway and in its records, and what mends it",
+        "operator.doctor.command:carry_out",
+        "Look at this gateway, its files, kernel, firewall, clock, resolvers and records, with or without "
+        "a running daemon, and say what is wrong, the worst first, and what mends it.",
         epilog="Exit codes: 0 no problem (there may be warnings), 1 problems, 2 it could not be done.")
     doctor.add_argument("hosts", type=ADDRESS, nargs="*", metavar="HOST",
                         help="a host behind this gateway whose records are to be looked at too")
-    doctor.set_defaults(carry_out=later("operator.doctor.command:carry_out"))
 
-    machine = commands.add_parser(
-        "machine", parents=[asking], help="the state machine as a graph, with the flows in each state",
-        description="Print the state machine of RFC 4322 section 3.2 for Graphviz, as this program has it; where the "
-                    "daemon runs, with the number of flows in each state.")
+    machine = _command(
+        commands, asking, "machine", "the state machine as a graph, with the flows in each state",
+        "operator.pictures:machine",
+        "Print the state machine of RFC 4322 section 3.2 for Graphviz, as this program has it; where the "
+        "daemon runs, with the number of flows in each state.")
     machine.add_argument("--svg", action="store_true", help="as a picture (takes Graphviz)")
-    machine.set_defaults(carry_out=later("operator.pictures:machine"))
 
-    report = commands.add_parser(
-        "report", parents=[asking], help="everything for a bug report, or as a page to look at",
-        description="Write what the daemon, the doctor and the time lines tell into one document: JSON without "
-                    "addresses and names, to be sent to others; or a page of HTML that needs nothing else.")
+    report = _command(
+        commands, asking, "report", "everything for a bug report, or as a page to look at",
+        "operator.bundle:report",
+        "Write what the daemon, the doctor and the time lines tell into one document: JSON without "
+        "addresses and names, to be sent to others; or a page of HTML that needs nothing else.")
     report.add_argument("--html", action="store_true", help="a page to look at, with a map of the tunnels")
     report.add_argument("--redact", action=BooleanOptionalAction, default=None,
                         help="replace addresses and names by stand-ins (default: in JSON, not in HTML)")
     report.add_argument("--output", "-o", type=Path, metavar="FILE", help="instead of standard output")
-    report.set_defaults(carry_out=later("operator.bundle:report"))
 
 
 def _policy(commands: Any, asking: ArgumentParser) -> None:
